@@ -1,0 +1,130 @@
+"""What every transport is: it takes batches at their scheduled times and gives Outcomes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+class Status(IntEnum):
+    """How a request ended: 0–16 as the peer said in grpc-status, the rest as we saw it ourselves.
+
+    32 and up: the request left and no usable answer came, so its spans are *unknown*.
+    64 and up: the request certainly was not processed, so its spans *failed*.
+    """
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+    NO_ANSWER_TIMEOUT = 32
+    CONNECTION_LOST = 33
+    STREAM_RESET = 34
+    INVALID_RESPONSE = 35
+    ABANDONED = 36
+    WORKER_LOST = 37
+    CONNECT_FAILED = 64
+    REFUSED_STREAM = 65
+
+
+FIRST_UNANSWERED = 32
+FIRST_NOT_PROCESSED = 64
+STATUS_COUNT = 96
+
+OUTCOME = np.dtype(
+    [
+        ("scheduled", np.int64),
+        ("sent", np.int64),
+        ("done", np.int64),
+        ("spans", np.int64),
+        ("bytes", np.int64),
+        ("rejected", np.int64),
+        ("status", np.int64),
+    ]
+)
+"""One request's end. Times in CLOCK_MONOTONIC nanoseconds; ``rejected`` from partial_success;
+``status`` a :class:`Status`."""
+
+SENT_REQUESTS, SENT_SPANS, SENT_BYTES = range(3)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some stamped batches, each the bytes of one ExportTraceServiceRequest.
+
+    ``offsets`` (n + 1) cut ``buffer`` into batches; a transport with ``framing = "bytes"`` finds
+    ``bytes`` objects in ``batches`` instead. ``scheduled`` (n) are CLOCK_MONOTONIC nanoseconds,
+    ascending; ``spans`` (n) the spans in each batch.
+    """
+
+    scheduled: Int64
+    spans: Int64
+    offsets: Int64
+    buffer: memoryview | None = None
+    batches: list[bytes] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.scheduled)
+
+
+class Transport(Protocol):
+    """Sends batches in order, each no earlier than its scheduled time, and never loses count.
+
+    ``sent`` is an int64 array in shared memory (SENT_REQUESTS, SENT_SPANS, SENT_BYTES) that a
+    transport raises *before* the first byte of a request can leave, so that what a killed worker
+    sent is known. ``stop`` is an int64 array of one: once it is not 0, ``send``, ``wait`` and
+    ``drain`` return within 100 ms.
+    """
+
+    framing: Literal["bytes", "buffer"]
+
+    def connect(self, timeout_s: float) -> None:
+        """Opens the connections and exports an empty request on each.
+
+        Raises TargetUnreachable, saying what the peer seems to be.
+        """
+
+    def send(self, chunk: Chunk, until: int) -> int:
+        """Offers the batches of ``chunk`` and returns how many, from the first, were offered.
+
+        Returns early only when CLOCK_MONOTONIC reaches ``until`` (nanoseconds) or on stop.
+        """
+
+    def wait(self, until: int) -> None:
+        """Handles answers until CLOCK_MONOTONIC reaches ``until``."""
+
+    def drain(self, until: int) -> None:
+        """Waits for the answers to all that was sent; at ``until`` the rest is ABANDONED."""
+
+    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        """Takes the Outcomes (dtype OUTCOME) gathered since the last call."""
+
+    def in_flight(self) -> int:
+        """Requests sent and not yet answered."""
+
+    def messages(self) -> dict[int, str]:
+        """The first message that came with each status."""
+
+    def close(self) -> None:
+        """Closes the connections; what is in flight is ABANDONED."""

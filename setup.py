@@ -1,0 +1,45 @@
+"""Builds the C extensions; everything else stands in pyproject.toml.
+
+BLASTER_SANITIZE=1 builds them under AddressSanitizer and UndefinedBehaviorSanitizer,
+BLASTER_WERROR=1 turns the warnings below into errors.
+"""
+
+import os
+import shutil
+import subprocess
+
+from setuptools import Extension, setup
+
+ABI3 = [("Py_LIMITED_API", "0x030B0000")]
+CFLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Wno-cast-function-type"]
+LDFLAGS = []
+if os.environ.get("BLASTER_WERROR"):
+    CFLAGS += ["-Werror"]
+if os.environ.get("BLASTER_SANITIZE"):
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    CFLAGS += [*sanitizers, "-O1", "-g", "-fno-omit-frame-pointer"]
+    LDFLAGS += sanitizers
+
+
+def extension(name, sources, flags=(), libraries=()):
+    return Extension(
+        f"blaster.{name}",
+        [f"native/{source}" for source in sources],
+        depends=[f"native/{h}" for h in sorted(os.listdir("native")) if h.endswith(".h")],
+        define_macros=ABI3,
+        extra_compile_args=[*CFLAGS, *flags],
+        extra_link_args=[*LDFLAGS, *libraries],
+        py_limited_api=True,
+    )
+
+
+def pkg_config(package, what):
+    if not shutil.which("pkg-config"):
+        return None
+    found = subprocess.run(["pkg-config", what, package], capture_output=True, text=True)
+    return found.stdout.split() if found.returncode == 0 else None
+
+
+extensions = [extension("_native", ["native_module.c", "stamp.c"])]
+
+setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})
