@@ -1,0 +1,42 @@
+/* Reads ExportTraceServiceRequests as a receiver does: counts spans, checks IDs, evaluates rules.
+ *
+ * Knows nothing of Python and has no globals. One scanner belongs to one thread at a time.
+ */
+#ifndef BLASTER_SCAN_H
+#define BLASTER_SCAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The rules, in this order everywhere: load-test-slow-requests (longer than 500 ms),
+ * load-test-errors (status ERROR), load-test-missing-auth (http.route without auth.token). */
+enum { SCAN_SLOW, SCAN_ERROR, SCAN_MISSING_AUTH, SCAN_RULES };
+
+struct scan_counts {
+    uint64_t requests;           /* well-formed requests */
+    uint64_t malformed;          /* requests that broke the wire format; nothing of them counts */
+    uint64_t bytes;              /* of the well-formed requests */
+    uint64_t spans;              /* every span of every well-formed request, duplicates included */
+    uint64_t duplicates;         /* spans whose (trace ID, span ID) came before */
+    uint64_t invalid;            /* spans with a missing, zero or mis-sized trace or span ID */
+    uint64_t violations[SCAN_RULES]; /* spans that break each rule */
+};
+
+struct scanner;
+
+/* capacity: how many IDs are remembered at most; beyond it the memory of IDs is thinned to a hash
+ * sample (see scanner_sampling). NULL when memory is short. */
+struct scanner *scanner_new(size_t capacity);
+void scanner_free(struct scanner *scanner);
+
+/* Scans one request and adds it to the counts. Returns its number of spans, or -1 when the bytes
+ * are not an ExportTraceServiceRequest (then only `malformed` grows). */
+int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length);
+
+/* What was counted so far. */
+void scanner_counts(const struct scanner *scanner, struct scan_counts *out);
+
+/* One ID in how many is checked for duplicates now: 1 is exact; a power of two. */
+uint64_t scanner_sampling(const struct scanner *scanner);
+
+#endif
