@@ -40,6 +40,13 @@ def pkg_config(package, what):
     return found.stdout.split() if found.returncode == 0 else None
 
 
-extensions = [extension("_native", ["native_module.c", "stamp.c"])]
+extensions = [extension("_native", ["native_module.c", "template_type.c", "stamp.c"])]
+
+# Optional: without libnghttp2 everything works on grpcio.
+nghttp2 = pkg_config("libnghttp2", "--libs")
+if nghttp2 is not None:
+    wire = ["wire_module.c", "wire_client_type.c"]
+    flags = pkg_config("libnghttp2", "--cflags") or ()
+    extensions.append(extension("_wire", wire, flags=flags, libraries=nghttp2))
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

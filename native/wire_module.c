@@ -1,0 +1,26 @@
+/* The extension blaster._wire: HTTP/2 on libnghttp2. Registers the types; each stands in its own
+ * file, over a kernel that knows nothing of Python. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "wire_client_type.h"
+
+static int wire_exec(PyObject *module) {
+    if (wire_client_type_add(module) < 0)
+        return -1;
+    return 0;
+}
+
+static PyModuleDef_Slot wire_slots[] = {
+    {Py_mod_exec, (void *)wire_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef wire_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "blaster._wire",
+    .m_doc = "HTTP/2 client and receiver for OTLP over gRPC.",
+    .m_slots = wire_slots,
+};
+
+PyMODINIT_FUNC PyInit__wire(void) { return PyModuleDef_Init(&wire_module); }
