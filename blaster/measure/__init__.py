@@ -1,0 +1,1 @@
+"""What is measured: latencies as histograms, and what processes cost."""

@@ -1,0 +1,1 @@
+"""What the user asks for: stages of load, the workload, the criteria."""
