@@ -1,0 +1,70 @@
+"""Walks protobuf's wire format (https://protobuf.dev/programming-guides/encoding/).
+
+Bounds are checked at every step: the bytes may come from a file nobody vouches for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+
+
+class Field(NamedTuple):
+    """One field: its number, its wire type, where its tag begins, where its value lies."""
+
+    number: int
+    wire_type: int
+    tag: int
+    start: int
+    end: int
+
+
+def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The varint at ``at`` and the offset after it. Raises ValueError when it does not end."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError(f"byte {at}: a varint does not end")
+
+
+def write_varint(value: int) -> bytes:
+    """``value`` (0 or more) in as few bytes as a varint takes."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Field]:
+    """The fields of the message in ``data[start:end]``. Raises ValueError on malformed bytes."""
+    end = len(data) if end is None else end
+    at = start
+    while at < end:
+        tag_at = at
+        tag, at = read_varint(data, at, end)
+        number, wire_type = tag >> 3, tag & 7
+        value_at = at
+        if wire_type == VARINT:
+            _, at = read_varint(data, at, end)
+        elif wire_type == FIXED64:
+            at += 8
+        elif wire_type == FIXED32:
+            at += 4
+        elif wire_type == LENGTH_DELIMITED:
+            length, value_at = read_varint(data, at, end)
+            at = value_at + length
+        else:
+            raise ValueError(f"byte {tag_at}: wire type {wire_type} has no place here")
+        if number == 0 or at > end:
+            raise ValueError(f"byte {tag_at}: field {number} does not fit into its message")
+        yield Field(number, wire_type, tag_at, value_at, at)

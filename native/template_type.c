@@ -1,0 +1,390 @@
+#include "template_type.h"
+
+#include "stamp.h"
+
+#include <string.h>
+
+enum { MAX_COLUMNS = 64, MAX_VARIANTS = 256, MAX_SLOTS = 1 << 20 };
+
+typedef struct {
+    PyObject_HEAD struct stamp_template kernel;
+    struct stamp_frame *frames;
+    struct stamp_variant *variants;
+    size_t *strides; /* bytes a trace takes of each column */
+    size_t column_count;
+    PyObject *keep; /* the bytes objects that the kernel's pointers point into */
+} Template;
+
+static int read_frames(Template *self, PyObject *frames) {
+    Py_ssize_t count = PyTuple_Size(frames);
+    if (count < 0)
+        return -1;
+    if (count > STAMP_MAX_FRAMES) {
+        PyErr_Format(PyExc_ValueError, "%zd frames: at most %d", count, STAMP_MAX_FRAMES);
+        return -1;
+    }
+    self->frames = PyMem_Calloc((size_t)count + 1, sizeof *self->frames);
+    if (self->frames == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int tag;
+        PyObject *prefix;
+        if (!PyArg_ParseTuple(PyTuple_GetItem(frames, i), "iS", &tag, &prefix))
+            return -1;
+        if (tag < 1 || tag > 127) {
+            PyErr_Format(PyExc_ValueError, "tag %d: a one-byte tag is 1 to 127", tag);
+            return -1;
+        }
+        if (PyList_Append(self->keep, prefix) < 0)
+            return -1;
+        self->frames[i].tag = (uint8_t)tag;
+        self->frames[i].prefix = (const uint8_t *)PyBytes_AsString(prefix);
+        self->frames[i].prefix_length = (size_t)PyBytes_Size(prefix);
+    }
+    self->kernel.frames = self->frames;
+    self->kernel.frame_count = (size_t)count;
+    return 0;
+}
+
+static int read_strides(Template *self, PyObject *strides) {
+    Py_ssize_t count = PyTuple_Size(strides);
+    if (count < 0)
+        return -1;
+    if (count > MAX_COLUMNS) {
+        PyErr_Format(PyExc_ValueError, "%zd columns: at most %d", count, MAX_COLUMNS);
+        return -1;
+    }
+    self->strides = PyMem_Calloc((size_t)count + 1, sizeof *self->strides);
+    if (self->strides == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->column_count = (size_t)count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        self->strides[i] = PyLong_AsSize_t(PyTuple_GetItem(strides, i));
+        if (PyErr_Occurred())
+            return -1;
+        if (self->strides[i] == 0 || self->strides[i] > UINT32_MAX) {
+            PyErr_Format(PyExc_ValueError, "column %zd: a stride is 1 to 4294967295", i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Every slot is checked here, once, so that stamping needs no checks. */
+static int read_slot(const Template *self, size_t length, PyObject *item, struct stamp_slot *slot) {
+    unsigned int offset, width, column, shift;
+    if (!PyArg_ParseTuple(item, "IIII", &offset, &width, &column, &shift))
+        return -1;
+    if (width > length || offset > length - width) {
+        PyErr_Format(PyExc_ValueError, "slot at %u of width %u: the variant has %zu bytes", offset,
+                     width, length);
+        return -1;
+    }
+    if (column >= self->column_count) {
+        PyErr_Format(PyExc_ValueError, "slot of column %u: there are %zu", column,
+                     self->column_count);
+        return -1;
+    }
+    if (width > self->strides[column] || shift > self->strides[column] - width) {
+        PyErr_Format(PyExc_ValueError, "slot with shift %u of width %u: column %u has stride %zu",
+                     shift, width, column, self->strides[column]);
+        return -1;
+    }
+    *slot = (struct stamp_slot){offset, width, column, shift};
+    return 0;
+}
+
+static int read_variant(Template *self, PyObject *item, struct stamp_variant *variant) {
+    PyObject *data, *slots;
+    if (!PyArg_ParseTuple(item, "SO!", &data, &PyTuple_Type, &slots))
+        return -1;
+    if (PyList_Append(self->keep, data) < 0)
+        return -1;
+    variant->data = (const uint8_t *)PyBytes_AsString(data);
+    variant->length = (size_t)PyBytes_Size(data);
+    Py_ssize_t count = PyTuple_Size(slots);
+    if (variant->length > UINT32_MAX || count > MAX_SLOTS) {
+        PyErr_SetString(PyExc_ValueError, "the variant is too large");
+        return -1;
+    }
+    struct stamp_slot *table = PyMem_Calloc((size_t)count + 1, sizeof *table);
+    if (table == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    variant->slots = table;
+    variant->slot_count = (size_t)count;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (read_slot(self, variant->length, PyTuple_GetItem(slots, i), &table[i]) < 0)
+            return -1;
+    return 0;
+}
+
+static int read_variants(Template *self, PyObject *variants) {
+    Py_ssize_t count = PyTuple_Size(variants);
+    if (count < 0)
+        return -1;
+    if (count < 1 || count > MAX_VARIANTS) {
+        PyErr_Format(PyExc_ValueError, "%zd variants: 1 to %d", count, MAX_VARIANTS);
+        return -1;
+    }
+    self->variants = PyMem_Calloc((size_t)count, sizeof *self->variants);
+    if (self->variants == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->kernel.variants = self->variants;
+    self->kernel.variant_count = (size_t)count;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (read_variant(self, PyTuple_GetItem(variants, i), &self->variants[i]) < 0)
+            return -1;
+    return 0;
+}
+
+static PyObject *template_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"frames", "strides", "variants", NULL};
+    PyObject *frames, *strides, *variants;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!:Template", names, &PyTuple_Type, &frames,
+                                     &PyTuple_Type, &strides, &PyTuple_Type, &variants))
+        return NULL;
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Template *self = (Template *)alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->keep = PyList_New(0);
+    if (self->keep == NULL || read_frames(self, frames) < 0 || read_strides(self, strides) < 0 ||
+        read_variants(self, variants) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void template_dealloc(PyObject *object) {
+    Template *self = (Template *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    for (size_t i = 0; i < self->kernel.variant_count; i++)
+        PyMem_Free((void *)self->variants[i].slots);
+    PyMem_Free(self->variants);
+    PyMem_Free(self->frames);
+    PyMem_Free(self->strides);
+    Py_XDECREF(self->keep);
+    freefunc tp_free = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    tp_free(object);
+    Py_DECREF(type);
+}
+
+/* The converted arguments of a stamping call: the views are held across the GIL's release. */
+struct call {
+    Py_buffer views[MAX_COLUMNS + 2];
+    size_t view_count;
+    struct stamp_column columns[MAX_COLUMNS];
+    const uint8_t *variants; /* traces */
+    const int64_t *counts;   /* batches: the traces of each */
+    size_t traces;
+    size_t batches;
+};
+
+static void call_release(struct call *call) {
+    while (call->view_count > 0)
+        PyBuffer_Release(&call->views[--call->view_count]);
+}
+
+static Py_buffer *call_view(struct call *call, PyObject *object) {
+    Py_buffer *view = &call->views[call->view_count];
+    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS) < 0)
+        return NULL;
+    call->view_count++;
+    return view;
+}
+
+static int call_columns(const Template *self, struct call *call, PyObject *columns) {
+    if (PyTuple_Size(columns) != (Py_ssize_t)self->column_count) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "the template takes %zu columns", self->column_count);
+        return -1;
+    }
+    for (size_t i = 0; i < self->column_count; i++) {
+        Py_buffer *view = call_view(call, PyTuple_GetItem(columns, (Py_ssize_t)i));
+        if (view == NULL)
+            return -1;
+        if ((size_t)view->len / self->strides[i] < call->traces) {
+            PyErr_Format(PyExc_ValueError, "column %zu: fewer than %zu rows of %zu bytes", i,
+                         call->traces, self->strides[i]);
+            return -1;
+        }
+        call->columns[i] = (struct stamp_column){view->buf, self->strides[i]};
+    }
+    return 0;
+}
+
+static int call_counts(struct call *call) {
+    size_t left = call->traces;
+    for (size_t i = 0; i < call->batches; i++) {
+        if (call->counts[i] < 0 || (uint64_t)call->counts[i] > left) {
+            PyErr_SetString(PyExc_ValueError, "counts must add up to the number of variants");
+            return -1;
+        }
+        left -= (size_t)call->counts[i];
+    }
+    if (left != 0) {
+        PyErr_SetString(PyExc_ValueError, "counts must add up to the number of variants");
+        return -1;
+    }
+    return 0;
+}
+
+static int call_convert(const Template *self, struct call *call, PyObject *columns,
+                        PyObject *variants, PyObject *counts) {
+    call->view_count = 0;
+    Py_buffer *view = call_view(call, variants);
+    if (view == NULL)
+        return -1;
+    call->variants = view->buf;
+    call->traces = (size_t)view->len;
+    for (size_t i = 0; i < call->traces; i++) {
+        if (call->variants[i] >= self->kernel.variant_count) {
+            PyErr_Format(PyExc_ValueError, "variant %d: there are %zu", call->variants[i],
+                         self->kernel.variant_count);
+            return -1;
+        }
+    }
+    view = call_view(call, counts);
+    if (view == NULL)
+        return -1;
+    if (view->itemsize != sizeof(int64_t)) {
+        PyErr_SetString(PyExc_TypeError, "counts must be int64");
+        return -1;
+    }
+    call->counts = view->buf;
+    call->batches = (size_t)view->len / sizeof(int64_t);
+    if (call_counts(call) < 0)
+        return -1;
+    return call_columns(self, call, columns);
+}
+
+PyDoc_STRVAR(stamp_bytes_doc, "stamp_bytes(columns, variants, counts, /) -> list[bytes]");
+
+static PyObject *template_stamp_bytes(Template *self, PyObject *args) {
+    PyObject *columns, *variants, *counts, *result = NULL;
+    uint8_t **outs = NULL;
+    struct call call;
+    if (!PyArg_ParseTuple(args, "O!OO:stamp_bytes", &PyTuple_Type, &columns, &variants, &counts))
+        return NULL;
+    if (call_convert(self, &call, columns, variants, counts) < 0)
+        goto done;
+    outs = PyMem_Calloc(call.batches + 1, sizeof *outs);
+    result = PyList_New((Py_ssize_t)call.batches);
+    if (outs == NULL || result == NULL) {
+        Py_CLEAR(result);
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (size_t i = 0, first = 0; i < call.batches; i++) {
+        size_t traces = (size_t)call.counts[i];
+        size_t length = stamp_length(&self->kernel, call.variants + first, traces);
+        /* Nobody else has seen these bytes objects yet, so they may still be written to. */
+        PyObject *batch = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+        if (batch == NULL) {
+            Py_CLEAR(result);
+            goto done;
+        }
+        outs[i] = (uint8_t *)PyBytes_AsString(batch);
+        PyList_SetItem(result, (Py_ssize_t)i, batch);
+        first += traces;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    for (size_t i = 0, first = 0; i < call.batches; i++) {
+        size_t traces = (size_t)call.counts[i];
+        stamp_batch(&self->kernel, call.columns, call.variants + first, first, traces, outs[i]);
+        first += traces;
+    }
+    Py_END_ALLOW_THREADS;
+done:
+    PyMem_Free(outs);
+    call_release(&call);
+    return result;
+}
+
+PyDoc_STRVAR(stamp_into_doc, "stamp_into(columns, variants, counts, out, offsets, /) -> int");
+
+static PyObject *template_stamp_into(Template *self, PyObject *args) {
+    PyObject *columns, *variants, *counts, *out_object, *offsets_object, *result = NULL;
+    Py_buffer out = {0}, offsets = {0};
+    struct call call;
+    if (!PyArg_ParseTuple(args, "O!OOOO:stamp_into", &PyTuple_Type, &columns, &variants, &counts,
+                          &out_object, &offsets_object))
+        return NULL;
+    if (call_convert(self, &call, columns, variants, counts) < 0)
+        goto done;
+    if (PyObject_GetBuffer(out_object, &out, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0 ||
+        PyObject_GetBuffer(offsets_object, &offsets, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0)
+        goto done;
+    if (offsets.itemsize != sizeof(int64_t) ||
+        (size_t)offsets.len / sizeof(int64_t) < call.batches + 1) {
+        PyErr_SetString(PyExc_ValueError, "offsets must be int64, one more than there are batches");
+        goto done;
+    }
+    int64_t *table = offsets.buf;
+    int fits = 1;
+    Py_BEGIN_ALLOW_THREADS;
+    size_t total = 0, first = 0;
+    for (size_t i = 0; i < call.batches && fits; i++) {
+        size_t traces = (size_t)call.counts[i];
+        table[i] = (int64_t)total;
+        size_t length = stamp_length(&self->kernel, call.variants + first, traces);
+        if (length > (size_t)out.len - total) {
+            fits = 0;
+            break;
+        }
+        stamp_batch(&self->kernel, call.columns, call.variants + first, first, traces,
+                    (uint8_t *)out.buf + total);
+        total += length;
+        first += traces;
+    }
+    table[call.batches] = (int64_t)total;
+    Py_END_ALLOW_THREADS;
+    if (!fits)
+        PyErr_Format(PyExc_ValueError, "out: %zd bytes do not hold the batches", out.len);
+    else
+        result = PyLong_FromLongLong(table[call.batches]);
+done:
+    if (out.obj != NULL)
+        PyBuffer_Release(&out);
+    if (offsets.obj != NULL)
+        PyBuffer_Release(&offsets);
+    call_release(&call);
+    return result;
+}
+
+static PyMethodDef template_methods[] = {
+    {"stamp_bytes", (PyCFunction)template_stamp_bytes, METH_VARARGS, stamp_bytes_doc},
+    {"stamp_into", (PyCFunction)template_stamp_into, METH_VARARGS, stamp_into_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(
+    template_doc,
+    "Template(frames, strides, variants)\n\n"
+    "Prebuilt bytes and the places in them to patch.\n\n"
+    "frames: tuple of (tag, prefix bytes), outermost first; strides: bytes a trace takes\n"
+    "of each column; variants: tuple of (bytes, tuple of (offset, width, column, shift)).");
+
+static PyType_Slot template_slots[] = {
+    {Py_tp_new, (void *)template_new},
+    {Py_tp_dealloc, (void *)template_dealloc},
+    {Py_tp_methods, template_methods},
+    {Py_tp_doc, (void *)template_doc},
+    {0, NULL},
+};
+
+PyType_Spec template_type_spec = {
+    .name = "blaster._native.Template",
+    .basicsize = sizeof(Template),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = template_slots,
+};
