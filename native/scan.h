@@ -13,24 +13,28 @@
 enum { SCAN_SLOW, SCAN_ERROR, SCAN_MISSING_AUTH, SCAN_RULES };
 
 struct scan_counts {
-    uint64_t requests;           /* well-formed requests */
-    uint64_t malformed;          /* requests that broke the wire format; nothing of them counts */
-    uint64_t bytes;              /* of the well-formed requests */
-    uint64_t spans;              /* every span of every well-formed request, duplicates included */
-    uint64_t duplicates;         /* spans whose (trace ID, span ID) came before */
-    uint64_t invalid;            /* spans with a missing, zero or mis-sized trace or span ID */
+    uint64_t requests;   /* well-formed requests */
+    uint64_t malformed;  /* requests that broke the wire format; nothing of them counts */
+    uint64_t bytes;      /* of the well-formed requests */
+    uint64_t spans;      /* every span of every well-formed request, duplicates included */
+    uint64_t duplicates; /* spans whose (trace ID, span ID) came before, of those checked */
+    uint64_t invalid;    /* spans with a missing, zero or mis-sized trace or span ID */
     uint64_t violations[SCAN_RULES]; /* spans that break each rule */
 };
 
 struct scanner;
 
-/* capacity: how many IDs are remembered at most; beyond it the memory of IDs is thinned to a hash
- * sample (see scanner_sampling). NULL when memory is short. */
+/* capacity: how many IDs are remembered at most (11 to 22 bytes each); beyond it the memory of IDs
+ * is thinned to a hash sample (see scanner_sampling). It grows with what comes, from 32 KiB. NULL
+ * when memory is short. */
 struct scanner *scanner_new(size_t capacity);
 void scanner_free(struct scanner *scanner);
 
-/* Scans one request and adds it to the counts. Returns its number of spans, or -1 when the bytes
- * are not an ExportTraceServiceRequest (then only `malformed` grows). */
+enum { SCAN_MALFORMED = -1, SCAN_NO_MEMORY = -2 };
+
+/* Scans one request and adds it to the counts. Returns its number of spans; SCAN_MALFORMED when the
+ * bytes are not an ExportTraceServiceRequest (then only `malformed` grows); SCAN_NO_MEMORY when
+ * memory is short (then no count grows). */
 int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length);
 
 /* What was counted so far. */

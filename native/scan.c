@@ -1,0 +1,495 @@
+/* What is checked of a request: tags, lengths, nesting and group ends of every message that the
+ * OTLP schema names, as protobuf's own parser (upb) does; a field with a wire type that the schema
+ * does not give it is an unknown field, as it is there. What is not checked: that strings are
+ * UTF-8. Groups are accepted as unknown fields when properly nested. Messages and groups may nest
+ * 100 deep, as in protobuf.
+ *
+ * Every function that reads takes the bytes [p, end) and returns where it stopped, or NULL when
+ * they are malformed.
+ */
+#include "scan.h"
+
+#include "idset.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    SLOW_NANOSECONDS = 500000000,
+    STATUS_CODE_ERROR = 2,
+    MOST_DEPTH = 100,     /* protobuf's limit on nesting */
+    SPAN_DEPTH = 3,       /* ResourceSpans, ScopeSpans, Span */
+    LEAST_SPAN_BYTES = 30 /* of a span with both IDs, its own tag and length included */
+};
+
+enum wire_type { VARINT, FIXED64, BYTES, START_GROUP, END_GROUP, FIXED32 };
+
+#define TAG(field, wire_type) (((uint32_t)(field) << 3) | (uint32_t)(wire_type))
+
+/* The messages that need a look inside only to see whether they are well-formed. */
+enum message {
+    OPAQUE, /* no message: a scalar, a string, an unknown field, what stands in a group */
+    RESOURCE,
+    ENTITY_REF,
+    SCOPE,
+    KEY_VALUE,
+    ANY_VALUE,
+    ARRAY_VALUE,
+    KEY_VALUE_LIST,
+    EVENT,
+    LINK,
+    MESSAGES
+};
+
+enum { FIELDS = 8 };
+
+/* Which message stands in a field, by its number. */
+static const uint8_t fields[MESSAGES][FIELDS] = {
+    [RESOURCE] = {[1] = KEY_VALUE, [3] = ENTITY_REF},
+    [ENTITY_REF] = {OPAQUE},
+    [SCOPE] = {[3] = KEY_VALUE},
+    [KEY_VALUE] = {[2] = ANY_VALUE},
+    [ANY_VALUE] = {[5] = ARRAY_VALUE, [6] = KEY_VALUE_LIST},
+    [ARRAY_VALUE] = {[1] = ANY_VALUE},
+    [KEY_VALUE_LIST] = {[1] = KEY_VALUE},
+    [EVENT] = {[3] = KEY_VALUE},
+    [LINK] = {[4] = KEY_VALUE},
+};
+
+struct scanner {
+    struct scan_counts counts;
+    struct idset ids;
+    uint64_t *fingerprints; /* of the request at hand: added only once it proved well-formed */
+    size_t fingerprint_room;
+};
+
+/* What one request adds to the counts. */
+struct tally {
+    const struct idset *ids;
+    uint64_t *fingerprints;
+    size_t fingerprint_count;
+    uint64_t spans;
+    uint64_t invalid;
+    uint64_t violations[SCAN_RULES];
+};
+
+static uint64_t load_fixed64(const uint8_t *p) {
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value |= (uint64_t)p[i] << (8 * i);
+    return value;
+}
+
+static uint32_t load_fixed32(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* Bits past the 64th are dropped, as protobuf drops them. */
+static const uint8_t *read_varint(const uint8_t *p, const uint8_t *end, uint64_t *value) {
+    uint64_t sum = 0;
+    for (unsigned shift = 0; shift < 70 && p < end; shift += 7) {
+        uint8_t byte = *p++;
+        sum |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            *value = sum;
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* A tag or a length: at most five bytes, and no more than `limit`. */
+static const uint8_t *read_short_varint(const uint8_t *p, const uint8_t *end, uint64_t limit,
+                                        uint64_t *value) {
+    const uint8_t *next = read_varint(p, end, value);
+    return next != NULL && next - p <= 5 && *value <= limit ? next : NULL;
+}
+
+/* No field has the number 0. */
+static inline const uint8_t *read_tag(const uint8_t *p, const uint8_t *end, uint32_t *tag) {
+    uint64_t value;
+    if (p < end && *p < 0x80) {
+        value = *p++;
+    } else {
+        p = read_short_varint(p, end, UINT32_MAX, &value);
+        if (p == NULL)
+            return NULL;
+    }
+    *tag = (uint32_t)value;
+    return value >> 3 != 0 ? p : NULL;
+}
+
+/* Returns where the content begins; the `size` bytes of it are there. */
+static inline const uint8_t *read_size(const uint8_t *p, const uint8_t *end, size_t *size) {
+    uint64_t value;
+    if (p < end && *p < 0x80) {
+        value = *p++;
+    } else {
+        p = read_short_varint(p, end, INT32_MAX, &value);
+        if (p == NULL)
+            return NULL;
+    }
+    *size = (size_t)value;
+    return value <= (uint64_t)(end - p) ? p : NULL;
+}
+
+/* Reads the rest of a field whose tag was read, and what stands inside it. `within` is the message
+ * that has the field, `depth` the depth of that message. */
+static const uint8_t *skip_field(const uint8_t *p, const uint8_t *end, uint32_t tag,
+                                 enum message within, int depth) {
+    struct level {
+        const uint8_t *end;
+        uint8_t message;
+        uint32_t group; /* the field's number, where a group is open; else 0 */
+    } levels[MOST_DEPTH + 1];
+    int top = depth;
+    levels[top] = (struct level){end, (uint8_t)within, 0};
+
+    for (;;) {
+        const struct level *level = &levels[top];
+        uint32_t number = tag >> 3;
+        size_t size;
+        uint64_t ignored;
+        switch (tag & 7) {
+        case VARINT:
+            p = read_varint(p, level->end, &ignored);
+            break;
+        case FIXED64:
+            p = level->end - p >= 8 ? p + 8 : NULL;
+            break;
+        case FIXED32:
+            p = level->end - p >= 4 ? p + 4 : NULL;
+            break;
+        case BYTES:
+            p = read_size(p, level->end, &size);
+            if (p == NULL)
+                return NULL;
+            if (number >= FIELDS || fields[level->message][number] == OPAQUE) {
+                p += size;
+            } else {
+                if (top == MOST_DEPTH)
+                    return NULL;
+                uint8_t message = fields[level->message][number];
+                levels[++top] = (struct level){p + size, message, 0};
+            }
+            break;
+        case START_GROUP:
+            if (top == MOST_DEPTH)
+                return NULL;
+            levels[top + 1] = (struct level){level->end, OPAQUE, number};
+            top++;
+            break;
+        case END_GROUP:
+            if (top == depth || level->group != number)
+                return NULL;
+            top--;
+            break;
+        default:
+            return NULL;
+        }
+        if (p == NULL)
+            return NULL;
+        while (top > depth && levels[top].group == 0 && p == levels[top].end)
+            top--;
+        if (top == depth)
+            return p;
+        p = read_tag(p, levels[top].end, &tag);
+        if (p == NULL)
+            return NULL;
+    }
+}
+
+/* All of a message that is only to be well-formed. */
+static const uint8_t *check_message(const uint8_t *p, const uint8_t *end, enum message message,
+                                    int depth) {
+    while (p < end) {
+        uint32_t tag;
+        if ((p = read_tag(p, end, &tag)) == NULL ||
+            (p = skip_field(p, end, tag, message, depth)) == NULL)
+            return NULL;
+    }
+    return p;
+}
+
+/* Which of the keys that rules ask for a span has. */
+struct keys {
+    unsigned route : 1;
+    unsigned token : 1;
+};
+
+static inline void note_key(const uint8_t *key, size_t size, struct keys *keys) {
+    if (size == 10) {
+        keys->route |= memcmp(key, "http.route", 10) == 0;
+        keys->token |= memcmp(key, "auth.token", 10) == 0;
+    }
+}
+
+static const uint8_t *scan_attribute(const uint8_t *p, const uint8_t *end, struct keys *keys) {
+    const uint8_t *key = NULL;
+    size_t key_size = 0;
+    while (p < end) {
+        uint32_t tag;
+        if ((p = read_tag(p, end, &tag)) == NULL)
+            return NULL;
+        if (tag == TAG(1, BYTES)) {
+            if ((p = read_size(p, end, &key_size)) == NULL)
+                return NULL;
+            key = p;
+            p += key_size;
+        } else if ((p = skip_field(p, end, tag, KEY_VALUE, SPAN_DEPTH + 1)) == NULL) {
+            return NULL;
+        }
+    }
+    note_key(key, key_size, keys);
+    return p;
+}
+
+/* A run of attributes, from the length of the first. Nearly all are a short key and a short
+ * string: those are told by the four bytes between the two. */
+static inline const uint8_t *scan_attributes(const uint8_t *p, const uint8_t *end,
+                                             struct keys *keys) {
+    for (;;) {
+        size_t left = (size_t)(end - p), size;
+        uint32_t key_size, value_size;
+        if (left > 2 && p[0] < 0x80 && p[0] < left && p[1] == TAG(1, BYTES) &&
+            (key_size = p[2]) + 6 <= p[0] &&
+            (value_size = p[0] - key_size - 6,
+             load_fixed32(p + 3 + key_size) == (TAG(2, BYTES) | (value_size + 2) << 8 |
+                                                TAG(1, BYTES) << 16 | value_size << 24))) {
+            note_key(p + 3, key_size, keys);
+            p += 1 + p[0];
+        } else if ((p = read_size(p, end, &size)) == NULL ||
+                   (p = scan_attribute(p, p + size, keys)) == NULL) {
+            return NULL;
+        }
+        if (p == end || *p != TAG(9, BYTES))
+            return p;
+        p++;
+    }
+}
+
+static const uint8_t *scan_status(const uint8_t *p, const uint8_t *end, uint32_t *code) {
+    while (p < end) {
+        uint32_t tag;
+        if ((p = read_tag(p, end, &tag)) == NULL)
+            return NULL;
+        if (tag == TAG(3, VARINT)) {
+            uint64_t value;
+            if ((p = read_varint(p, end, &value)) == NULL)
+                return NULL;
+            *code = (uint32_t)value; /* an enum: 32 bits of it count */
+        } else if ((p = skip_field(p, end, tag, OPAQUE, SPAN_DEPTH + 1)) == NULL) {
+            return NULL;
+        }
+    }
+    return p;
+}
+
+static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tally *tally) {
+    const uint8_t *trace_id = NULL, *span_id = NULL;
+    size_t trace_id_size = 0, span_id_size = 0;
+    uint64_t start = 0, finish = 0;
+    uint32_t code = 0;
+    struct keys keys = {0};
+
+    while (p < end) {
+        uint32_t tag;
+        size_t size;
+        if ((p = read_tag(p, end, &tag)) == NULL)
+            return NULL;
+        switch (tag) {
+        case TAG(1, BYTES):
+            if ((p = read_size(p, end, &trace_id_size)) == NULL)
+                return NULL;
+            trace_id = p;
+            p += trace_id_size;
+            break;
+        case TAG(2, BYTES):
+            if ((p = read_size(p, end, &span_id_size)) == NULL)
+                return NULL;
+            span_id = p;
+            p += span_id_size;
+            break;
+        case TAG(3, BYTES): /* trace state */
+        case TAG(4, BYTES): /* parent */
+        case TAG(5, BYTES): /* name */
+            if ((p = read_size(p, end, &size)) == NULL)
+                return NULL;
+            p += size;
+            break;
+        case TAG(7, FIXED64):
+            if (end - p < 8)
+                return NULL;
+            start = load_fixed64(p);
+            p += 8;
+            break;
+        case TAG(8, FIXED64):
+            if (end - p < 8)
+                return NULL;
+            finish = load_fixed64(p);
+            p += 8;
+            break;
+        case TAG(9, BYTES):
+            if ((p = scan_attributes(p, end, &keys)) == NULL)
+                return NULL;
+            break;
+        case TAG(11, BYTES):
+        case TAG(13, BYTES):
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = check_message(p, p + size, tag == TAG(11, BYTES) ? EVENT : LINK,
+                                   SPAN_DEPTH + 1)) == NULL)
+                return NULL;
+            break;
+        case TAG(15, BYTES):
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = scan_status(p, p + size, &code)) == NULL)
+                return NULL;
+            break;
+        default:
+            if ((p = skip_field(p, end, tag, OPAQUE, SPAN_DEPTH)) == NULL)
+                return NULL;
+        }
+    }
+
+    static const uint8_t zeros[16];
+    tally->spans++;
+    if (trace_id_size != 16 || span_id_size != 8 || memcmp(trace_id, zeros, 16) == 0 ||
+        memcmp(span_id, zeros, 8) == 0)
+        tally->invalid++;
+    else
+        tally->fingerprints[tally->fingerprint_count++] =
+            idset_fingerprint(tally->ids, trace_id, span_id);
+    /* An end before its start is no slow span. */
+    tally->violations[SCAN_SLOW] += finish > start && finish - start > SLOW_NANOSECONDS;
+    tally->violations[SCAN_ERROR] += code == STATUS_CODE_ERROR;
+    tally->violations[SCAN_MISSING_AUTH] += keys.route && !keys.token;
+    return p;
+}
+
+static const uint8_t *scan_scope_spans(const uint8_t *p, const uint8_t *end, struct tally *tally) {
+    while (p < end) {
+        uint32_t tag;
+        size_t size;
+        if ((p = read_tag(p, end, &tag)) == NULL)
+            return NULL;
+        if (tag == TAG(2, BYTES)) {
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = scan_span(p, p + size, tally)) == NULL)
+                return NULL;
+        } else if (tag == TAG(1, BYTES)) {
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = check_message(p, p + size, SCOPE, 3)) == NULL)
+                return NULL;
+        } else if ((p = skip_field(p, end, tag, OPAQUE, 2)) == NULL) {
+            return NULL;
+        }
+    }
+    return p;
+}
+
+static const uint8_t *scan_resource_spans(const uint8_t *p, const uint8_t *end,
+                                          struct tally *tally) {
+    while (p < end) {
+        uint32_t tag;
+        size_t size;
+        if ((p = read_tag(p, end, &tag)) == NULL)
+            return NULL;
+        if (tag == TAG(2, BYTES)) {
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = scan_scope_spans(p, p + size, tally)) == NULL)
+                return NULL;
+        } else if (tag == TAG(1, BYTES)) {
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = check_message(p, p + size, RESOURCE, 2)) == NULL)
+                return NULL;
+        } else if ((p = skip_field(p, end, tag, OPAQUE, 1)) == NULL) {
+            return NULL;
+        }
+    }
+    return p;
+}
+
+static const uint8_t *scan_export_request(const uint8_t *p, const uint8_t *end,
+                                          struct tally *tally) {
+    while (p < end) {
+        uint32_t tag;
+        size_t size;
+        if ((p = read_tag(p, end, &tag)) == NULL)
+            return NULL;
+        if (tag == TAG(1, BYTES)) {
+            if ((p = read_size(p, end, &size)) == NULL ||
+                (p = scan_resource_spans(p, p + size, tally)) == NULL)
+                return NULL;
+        } else if ((p = skip_field(p, end, tag, OPAQUE, 0)) == NULL) {
+            return NULL;
+        }
+    }
+    return p;
+}
+
+struct scanner *scanner_new(size_t capacity) {
+    struct scanner *scanner = calloc(1, sizeof *scanner);
+    if (scanner == NULL)
+        return NULL;
+    struct timespec now = {0};
+    timespec_get(&now, TIME_UTC);
+    uint64_t seed = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    if (idset_init(&scanner->ids, capacity, seed ^ (uint64_t)(uintptr_t)scanner) < 0) {
+        free(scanner);
+        return NULL;
+    }
+    return scanner;
+}
+
+void scanner_free(struct scanner *scanner) {
+    if (scanner == NULL)
+        return;
+    idset_free(&scanner->ids);
+    free(scanner->fingerprints);
+    free(scanner);
+}
+
+/* Room for the fingerprints of as many spans as fit into a request of this length. */
+static int reserve(struct scanner *scanner, size_t length) {
+    size_t most = length / LEAST_SPAN_BYTES;
+    if (most <= scanner->fingerprint_room)
+        return 0;
+    uint64_t *larger = realloc(scanner->fingerprints, most * sizeof *larger);
+    if (larger == NULL)
+        return -1;
+    scanner->fingerprints = larger;
+    scanner->fingerprint_room = most;
+    return 0;
+}
+
+int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length) {
+    struct scan_counts *counts = &scanner->counts;
+    if (length > INT32_MAX) { /* protobuf's limit */
+        counts->malformed++;
+        return SCAN_MALFORMED;
+    }
+    if (reserve(scanner, length) < 0)
+        return SCAN_NO_MEMORY;
+    struct tally tally = {.ids = &scanner->ids, .fingerprints = scanner->fingerprints};
+    if (length != 0 && scan_export_request(data, data + length, &tally) == NULL) {
+        counts->malformed++;
+        return SCAN_MALFORMED;
+    }
+    counts->requests++;
+    counts->bytes += length;
+    counts->spans += tally.spans;
+    counts->invalid += tally.invalid;
+    for (int rule = 0; rule < SCAN_RULES; rule++)
+        counts->violations[rule] += tally.violations[rule];
+    counts->duplicates += idset_add(&scanner->ids, tally.fingerprints, tally.fingerprint_count);
+    return (int64_t)tally.spans;
+}
+
+void scanner_counts(const struct scanner *scanner, struct scan_counts *out) {
+    *out = scanner->counts;
+}
+
+uint64_t scanner_sampling(const struct scanner *scanner) {
+    return (uint64_t)1 << scanner->ids.thinned;
+}
