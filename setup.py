@@ -40,7 +40,8 @@ def pkg_config(package, what):
     return found.stdout.split() if found.returncode == 0 else None
 
 
-extensions = [extension("_native", ["native_module.c", "template_type.c", "stamp.c"])]
+NATIVE = ["native_module.c", "template_type.c", "stamp.c", "scanner_type.c", "scan.c", "idset.c"]
+extensions = [extension("_native", NATIVE)]
 
 # Optional: without libnghttp2 everything works on grpcio.
 nghttp2 = pkg_config("libnghttp2", "--libs")

@@ -1,6 +1,39 @@
 """The C kernel: stamping batches and scanning requests."""
 
+from typing import TypedDict
+
 from typing_extensions import Buffer
+
+class ScanCounts(TypedDict):
+    """What a scanner counted; see native/scan.h. ``violations`` in the order of sink.rules.RULES."""
+
+    requests: int
+    malformed: int
+    bytes: int
+    spans: int
+    duplicates: int
+    invalid: int
+    sampling: int
+    violations: tuple[int, int, int]
+
+class Scanner:
+    """Counts spans, checks IDs and evaluates the rules over the requests given to it.
+
+    Up to ``capacity`` IDs are remembered to find duplicates (11 to 22 bytes each, taken as they
+    come); beyond it a sample of them. Any thread may use it; one at a time is served.
+    Raises ValueError when ``capacity`` is less than 1.
+    """
+
+    def __init__(self, capacity: int = 4194304) -> None: ...
+    @property
+    def sampling(self) -> int:
+        """One ID in how many is checked for duplicates now; 1 is exact."""
+
+    def request(self, data: Buffer, /) -> int:
+        """Scans one ExportTraceServiceRequest; its number of spans, or -1 when malformed."""
+
+    def counts(self) -> ScanCounts:
+        """What was counted so far, as one consistent snapshot."""
 
 class Template:
     """Prebuilt bytes and the places in them to patch; every slot is checked on construction.

@@ -1,6 +1,7 @@
 /* blaster._native: the payload kernel (stamp) and the sink's scanner (scan). */
 #include <Python.h>
 
+#include "scanner_type.h"
 #include "template_type.h"
 
 static int add_type(PyObject *module, PyType_Spec *spec) {
@@ -12,7 +13,11 @@ static int add_type(PyObject *module, PyType_Spec *spec) {
     return result;
 }
 
-static int module_exec(PyObject *module) { return add_type(module, &template_type_spec); }
+static int module_exec(PyObject *module) {
+    if (add_type(module, &template_type_spec) < 0)
+        return -1;
+    return add_type(module, &scanner_type_spec);
+}
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)module_exec},

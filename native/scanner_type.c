@@ -1,0 +1,129 @@
+#include "scanner_type.h"
+
+#include "scan.h"
+
+/* Below this many bytes a scan (some 4 µs) is cheaper than the hand-over of the GIL. */
+enum { GIL_RELEASE_BYTES = 16384 };
+
+typedef struct {
+    PyObject_HEAD struct scanner *kernel;
+    PyThread_type_lock lock; /* the kernel belongs to one thread at a time */
+} Scanner;
+
+static PyObject *scanner_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"capacity", NULL};
+    Py_ssize_t capacity = 1 << 22;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n:Scanner", names, &capacity))
+        return NULL;
+    if (capacity < 1) {
+        PyErr_Format(PyExc_ValueError, "capacity %zd: at least 1", capacity);
+        return NULL;
+    }
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Scanner *self = (Scanner *)alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->lock = PyThread_allocate_lock();
+    self->kernel = scanner_new((size_t)capacity);
+    if (self->lock == NULL || self->kernel == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void scanner_type_dealloc(Scanner *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    scanner_free(self->kernel);
+    if (self->lock != NULL)
+        PyThread_free_lock(self->lock);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* Never waits with the GIL held: the holder may need it before it lets go. */
+static void lock(Scanner *self) {
+    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK))
+        return;
+    Py_BEGIN_ALLOW_THREADS;
+    PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    Py_END_ALLOW_THREADS;
+}
+
+static PyObject *scanner_type_request(Scanner *self, PyObject *data) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    int64_t spans;
+    lock(self);
+    if (view.len < GIL_RELEASE_BYTES) {
+        spans = scanner_request(self->kernel, view.buf, (size_t)view.len);
+    } else {
+        Py_BEGIN_ALLOW_THREADS;
+        spans = scanner_request(self->kernel, view.buf, (size_t)view.len);
+        Py_END_ALLOW_THREADS;
+    }
+    PyThread_release_lock(self->lock);
+    PyBuffer_Release(&view);
+    if (spans == SCAN_NO_MEMORY)
+        return PyErr_NoMemory();
+    return PyLong_FromLongLong(spans);
+}
+
+static PyObject *scanner_type_counts(Scanner *self, PyObject *Py_UNUSED(ignored)) {
+    struct scan_counts counts;
+    lock(self);
+    scanner_counts(self->kernel, &counts);
+    unsigned long long sampling = scanner_sampling(self->kernel);
+    PyThread_release_lock(self->lock);
+    return Py_BuildValue(
+        "{sKsKsKsKsKsKsKs(KKK)}", "requests", (unsigned long long)counts.requests, "malformed",
+        (unsigned long long)counts.malformed, "bytes", (unsigned long long)counts.bytes, "spans",
+        (unsigned long long)counts.spans, "duplicates", (unsigned long long)counts.duplicates,
+        "invalid", (unsigned long long)counts.invalid, "sampling", sampling, "violations",
+        (unsigned long long)counts.violations[SCAN_SLOW],
+        (unsigned long long)counts.violations[SCAN_ERROR],
+        (unsigned long long)counts.violations[SCAN_MISSING_AUTH]);
+}
+
+static PyObject *scanner_type_sampling(Scanner *self, void *Py_UNUSED(closure)) {
+    lock(self);
+    unsigned long long sampling = scanner_sampling(self->kernel);
+    PyThread_release_lock(self->lock);
+    return PyLong_FromUnsignedLongLong(sampling);
+}
+
+static PyMethodDef scanner_methods[] = {
+    {"request", (PyCFunction)scanner_type_request, METH_O,
+     "request(data)\n--\n\nScans the bytes of one ExportTraceServiceRequest and adds it to the "
+     "counts.\n\nReturns its number of spans, or -1 when it is malformed."},
+    {"counts", (PyCFunction)scanner_type_counts, METH_NOARGS,
+     "counts()\n--\n\nWhat was counted so far, as one consistent dict."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef scanner_getset[] = {
+    {"sampling", (getter)scanner_type_sampling, NULL,
+     "One ID in how many is checked for duplicates now; 1 is exact.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot scanner_slots[] = {
+    {Py_tp_doc, "Scanner(capacity=4194304)\n--\n\nCounts spans, checks IDs and evaluates the rules "
+                "over the requests given to it.\n\nUp to `capacity` IDs are remembered to find "
+                "duplicates; beyond it a sample of them.\nAny thread may use it; one at a time is "
+                "served."},
+    {Py_tp_new, (void *)scanner_type_new},
+    {Py_tp_dealloc, (void *)scanner_type_dealloc},
+    {Py_tp_methods, scanner_methods},
+    {Py_tp_getset, scanner_getset},
+    {0, NULL},
+};
+
+PyType_Spec scanner_type_spec = {
+    .name = "blaster._native.Scanner",
+    .basicsize = sizeof(Scanner),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scanner_slots,
+};
