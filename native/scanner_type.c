@@ -26,14 +26,14 @@ static PyObject *scanner_type_new(PyTypeObject *type, PyObject *args, PyObject *
     self->lock = PyThread_allocate_lock();
     self->kernel = scanner_new((size_t)capacity);
     if (self->lock == NULL || self->kernel == NULL) {
-        Py_DECREF(self);
+        Py_DECREF((PyObject *)self);
         return PyErr_NoMemory();
     }
     return (PyObject *)self;
 }
 
 static void scanner_type_dealloc(Scanner *self) {
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
     scanner_free(self->kernel);
     if (self->lock != NULL)
         PyThread_free_lock(self->lock);
