@@ -106,8 +106,7 @@ static const uint8_t *read_short_varint(const uint8_t *p, const uint8_t *end, ui
     return next != NULL && next - p <= 5 && *value <= limit ? next : NULL;
 }
 
-/* No field has the number 0. */
-static inline const uint8_t *read_tag(const uint8_t *p, const uint8_t *end, uint32_t *tag) {
+static inline const uint8_t *read_any_tag(const uint8_t *p, const uint8_t *end, uint32_t *tag) {
     uint64_t value;
     if (p < end && *p < 0x80) {
         value = *p++;
@@ -117,7 +116,13 @@ static inline const uint8_t *read_tag(const uint8_t *p, const uint8_t *end, uint
             return NULL;
     }
     *tag = (uint32_t)value;
-    return value >> 3 != 0 ? p : NULL;
+    return p;
+}
+
+/* No field has the number 0. */
+static inline const uint8_t *read_tag(const uint8_t *p, const uint8_t *end, uint32_t *tag) {
+    p = read_any_tag(p, end, tag);
+    return p != NULL && *tag >> 3 != 0 ? p : NULL;
 }
 
 /* Returns where the content begins; the `size` bytes of it are there. */
@@ -141,10 +146,11 @@ static const uint8_t *skip_field(const uint8_t *p, const uint8_t *end, uint32_t 
     struct level {
         const uint8_t *end;
         uint8_t message;
-        uint32_t group; /* the field's number, where a group is open; else 0 */
+        uint8_t in_group;
+        uint32_t group; /* the number that is to end it */
     } levels[MOST_DEPTH + 1];
     int top = depth;
-    levels[top] = (struct level){end, (uint8_t)within, 0};
+    levels[top] = (struct level){end, (uint8_t)within, 0, 0};
 
     for (;;) {
         const struct level *level = &levels[top];
@@ -171,17 +177,17 @@ static const uint8_t *skip_field(const uint8_t *p, const uint8_t *end, uint32_t 
                 if (top == MOST_DEPTH)
                     return NULL;
                 uint8_t message = fields[level->message][number];
-                levels[++top] = (struct level){p + size, message, 0};
+                levels[++top] = (struct level){p + size, message, 0, 0};
             }
             break;
         case START_GROUP:
             if (top == MOST_DEPTH)
                 return NULL;
-            levels[top + 1] = (struct level){level->end, OPAQUE, number};
+            levels[top + 1] = (struct level){level->end, OPAQUE, 1, number};
             top++;
             break;
         case END_GROUP:
-            if (top == depth || level->group != number)
+            if (top == depth || !level->in_group || level->group != number)
                 return NULL;
             top--;
             break;
@@ -190,11 +196,13 @@ static const uint8_t *skip_field(const uint8_t *p, const uint8_t *end, uint32_t 
         }
         if (p == NULL)
             return NULL;
-        while (top > depth && levels[top].group == 0 && p == levels[top].end)
+        while (top > depth && !levels[top].in_group && p == levels[top].end)
             top--;
         if (top == depth)
             return p;
-        p = read_tag(p, levels[top].end, &tag);
+        /* protobuf does not look at the numbers of fields inside a group that it skips */
+        p = levels[top].in_group ? read_any_tag(p, levels[top].end, &tag)
+                                 : read_tag(p, levels[top].end, &tag);
         if (p == NULL)
             return NULL;
     }
