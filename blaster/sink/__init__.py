@@ -1,0 +1,1 @@
+"""The embedded OTLP receiver: counts spans, checks IDs and evaluates the rules over them."""

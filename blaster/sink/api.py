@@ -1,0 +1,195 @@
+"""The sink's HTTP API: what it counted, as JSON and for Prometheus."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from blaster.errors import UsageError
+from blaster.sink.counts import SinkCounts
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+CONNECTIONS = 64
+"""At most so many at a time; more are closed at once."""
+TIMEOUT_S = 10.0
+"""How long a client may take to send a request, and an idle connection stays open."""
+
+POLL_S = 0.1
+"""How often the server looks whether it is to stop."""
+
+
+def prometheus(counts: SinkCounts) -> str:
+    """The counts in Prometheus' text format, version 0.0.4."""
+    lines: list[str] = []
+
+    def metric(name: str, kind: str, what: str, *samples: tuple[str, float]) -> None:
+        lines.append(f"# HELP {name} {what}")
+        lines.append(f"# TYPE {name} {kind}")
+        lines.extend(f"{name}{labels} {value}" for labels, value in samples)
+
+    def counter(name: str, what: str, value: float) -> None:
+        metric(name, "counter", what, ("", value))
+
+    counter("blaster_sink_requests_total", "Well-formed requests.", counts.requests)
+    counter(
+        "blaster_sink_malformed_requests_total",
+        "Requests that were no ExportTraceServiceRequest.",
+        counts.malformed,
+    )
+    counter("blaster_sink_bytes_total", "Bytes of the well-formed requests.", counts.bytes)
+    counter("blaster_sink_spans_total", "Spans of the well-formed requests.", counts.spans)
+    counter(
+        "blaster_sink_duplicate_spans_total",
+        "Spans whose trace and span ID came before, of those checked.",
+        counts.duplicates,
+    )
+    counter(
+        "blaster_sink_invalid_spans_total",
+        "Spans with a missing, zero or mis-sized ID.",
+        counts.invalid,
+    )
+    metric(
+        "blaster_sink_violations_total",
+        "counter",
+        "Spans that break a rule.",
+        *((f'{{rule="{rule}"}}', n) for rule, n in counts.violations_by_rule.items()),
+    )
+    metric(
+        "blaster_sink_duplicate_sampling_ratio",
+        "gauge",
+        "Share of the IDs that are checked for duplicates; 1 is exact.",
+        ("", 1 / counts.sampling),
+    )
+    counter("process_cpu_seconds_total", "CPU time of this process.", time.process_time())
+    resident = _resident_bytes()
+    if resident is not None:
+        metric("process_resident_memory_bytes", "gauge", "Resident memory.", ("", resident))
+    return "\n".join(lines) + "\n"
+
+
+def _resident_bytes() -> int | None:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+class ApiServer:
+    """Serves the counts over HTTP from threads of its own."""
+
+    def __init__(self, host: str, port: int, counts: Callable[[], SinkCounts]) -> None:
+        self._host = host
+        self._port = port
+        self._counts = counts
+        self._server: _Server | None = None
+
+    def start(self) -> int:
+        """Listens; returns the port. Raises UsageError when the address can't be listened on."""
+        try:
+            self._server = _Server(self._host, self._port, self._counts)
+        except OSError as error:
+            raise UsageError(
+                f"--api-port {self._port}: can't listen on {self._host}:{self._port}: "
+                f"{error.strerror or error}; choose another port, or 0 for a free one"
+            ) from None
+        threading.Thread(
+            target=self._server.serve_forever, args=(POLL_S,), name="api", daemon=True
+        ).start()
+        return int(self._server.server_address[1])
+
+    def stop(self) -> None:
+        """Stops listening; answers in flight are cut."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int, counts: Callable[[], SinkCounts]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.counts = counts
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # Past HTTPServer's, which looks its own name up in the DNS.
+        socketserver.TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "blaster-sink"
+    sys_version = ""
+    timeout = TIMEOUT_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
+            self.close_connection = True  # a body that nobody asked for is not read
+        path = self.path.partition("?")[0]
+        if path in ("/", "/v1/counts"):
+            self._answer(200, JSON, json.dumps(self.server.counts().as_dict()) + "\n")
+        elif path == "/v1/violations":
+            by_rule = self.server.counts().violations_by_rule
+            body = {"violations_by_rule": by_rule, "total": sum(by_rule.values())}
+            self._answer(200, JSON, json.dumps(body) + "\n")
+        elif path == "/metrics":
+            self._answer(200, PROMETHEUS, prometheus(self.server.counts()))
+        elif path == "/healthz":
+            self._answer(200, TEXT, "ok\n")
+        else:
+            known = "/v1/counts, /v1/violations, /metrics, /healthz"
+            self._answer(404, TEXT, f"nothing here; there are {known}\n")
+
+    do_HEAD = do_GET
+
+    def _refuse(self) -> None:
+        self.close_connection = True
+        self._answer(405, TEXT, "only GET and HEAD\n", Allow="GET, HEAD")
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
+
+    def _answer(self, status: int, content_type: str, text: str, **headers: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: being asked is no event."""

@@ -1,0 +1,48 @@
+"""What the sink counted, as its API says it and as the runner reads it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from blaster.sink.rules import RULES
+
+if TYPE_CHECKING:
+    from blaster._native import ScanCounts
+
+
+@dataclass(frozen=True, slots=True)
+class SinkCounts:
+    """One consistent snapshot.
+
+    ``requests``, ``bytes`` and ``spans`` are of the well-formed requests; ``malformed`` counts the
+    others. ``duplicates``: spans whose (trace ID, span ID) came before, of the one in ``sampling``
+    that is checked (1: all). ``invalid``: spans with a missing, zero or mis-sized ID.
+    """
+
+    requests: int
+    malformed: int
+    bytes: int
+    spans: int
+    duplicates: int
+    invalid: int
+    sampling: int
+    violations_by_rule: dict[str, int]
+
+    @classmethod
+    def from_scan(cls, scan: ScanCounts) -> SinkCounts:
+        """Names the violations of what a ``Scanner`` counted."""
+        return cls(
+            requests=scan["requests"],
+            malformed=scan["malformed"],
+            bytes=scan["bytes"],
+            spans=scan["spans"],
+            duplicates=scan["duplicates"],
+            invalid=scan["invalid"],
+            sampling=scan["sampling"],
+            violations_by_rule=dict(zip(RULES, scan["violations"], strict=True)),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; ``SinkCounts(**d)`` is the way back."""
+        return asdict(self)

@@ -1,0 +1,115 @@
+"""The sink as a process of its own, which a run starts, watches and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from types import TracebackType
+from typing import Self
+
+from blaster.errors import BlasterError
+from blaster.sink.counts import SinkCounts
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 3.0
+MOST_ANSWER_BYTES = 1 << 16
+
+
+class EmbeddedSink:
+    """Starts the sink on free loopback ports; a context manager.
+
+    ``endpoint`` is where to send (http://127.0.0.1:PORT), ``pid`` the process to watch,
+    ``api_port`` where its API listens. Start it from the main thread: on Linux it dies with the
+    thread that started it. Raises BlasterError when it does not start.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        """``arguments``: further options of ``blaster sink``."""
+        command = [sys.executable, "-m", "blaster.sink", "--grpc-port", "0", "--api-port", "0"]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            [*command, "--json", "--parent-pipe", *arguments],
+            stdin=subprocess.PIPE,  # its end tells the sink that nobody needs it any more
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            process_group=0,  # Ctrl-C in the terminal is for the parent
+        )
+        try:
+            ready = json.loads(self._first_line())
+            self.endpoint = f"http://127.0.0.1:{ready['grpc_port']}"
+            self.api_port = int(ready["api_port"])
+        except BaseException:
+            self.close()
+            raise
+        self.pid = self._process.pid
+
+    def _first_line(self) -> bytes:
+        stdout = self._process.stdout
+        assert stdout is not None
+        if not select.select([stdout], [], [], START_TIMEOUT_S)[0]:
+            raise BlasterError(f"the embedded sink did not start within {START_TIMEOUT_S:.0f} s")
+        line = stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            said = self._errors.read().decode(errors="replace").strip().splitlines()
+            why = said[-1] if said else f"exit status {self._process.returncode}"
+            raise BlasterError(f"the embedded sink did not start: {why}")
+        return line
+
+    def counts(self, timeout_s: float = 5.0) -> SinkCounts:
+        """What it counted so far; BlasterError when it does not say within ``timeout_s``."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=timeout_s)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/v1/counts")
+                answer = connection.getresponse().read(MOST_ANSWER_BYTES)
+                return SinkCounts(**json.loads(answer))
+            except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+                raise BlasterError(f"the embedded sink does not say its counts: {error}") from None
+
+    def settled_counts(self, quiet_s: float = 0.2, timeout_s: float = 5.0) -> SinkCounts:
+        """The counts once they stood still for ``quiet_s``, at the latest after ``timeout_s``.
+
+        For the end of a run that left requests unanswered: they may still be on their way in.
+        """
+        until = time.monotonic() + timeout_s
+        counts = self.counts()
+        while time.monotonic() < until:
+            time.sleep(quiet_s)
+            before, counts = counts, self.counts()
+            if counts == before:
+                break
+        return counts
+
+    def close(self) -> None:
+        """Ends it, by force when it does not go by itself within 3 seconds."""
+        process = self._process
+        process.terminate()
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

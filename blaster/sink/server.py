@@ -1,0 +1,169 @@
+"""The sink's process: a receiver, the API beside it, and when to end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from blaster.errors import BlasterError, UsageError
+from blaster.sink.api import ApiServer
+from blaster.sink.counts import SinkCounts
+
+DEFAULT_CAPACITY = 1 << 22
+"""IDs remembered: some 45 to 90 MB once so many have come."""
+DEFAULT_MAX_MESSAGE_BYTES = 4 << 20
+"""What gRPC receivers take unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """What ``blaster sink`` is asked for. A port of 0 is any free one.
+
+    ``json``: the line that says it is ready is JSON. ``parent_pipe``: end at the end of standard
+    input, and never outlive the parent. ``capacity``: how many IDs are remembered to find
+    duplicates exactly.
+    """
+
+    host: str = "127.0.0.1"
+    grpc_port: int = 4317
+    api_port: int = 4319
+    json: bool = False
+    parent_pipe: bool = False
+    capacity: int = DEFAULT_CAPACITY
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+
+    def check(self) -> None:
+        """Raises UsageError, naming the option, when a value is out of its range."""
+        for name, value, least, most in (
+            ("grpc-port", self.grpc_port, 0, 65535),
+            ("api-port", self.api_port, 0, 65535),
+            ("capacity", self.capacity, 1, 1 << 32),
+            ("max-message-bytes", self.max_message_bytes, 1, (1 << 31) - 1),
+        ):
+            if not least <= value <= most:
+                raise UsageError(f"--{name} {value}: must be {least} to {most}")
+
+
+class Receiver(Protocol):
+    """Listens for OTLP and scans what comes."""
+
+    def start(self) -> int:
+        """Listens; returns the port. Raises UsageError when the address can't be listened on."""
+
+    def stop(self, grace_s: float = 1.0) -> None:
+        """Stops listening; requests in flight have ``grace_s`` seconds to end."""
+
+    def counts(self) -> SinkCounts:
+        """What was counted so far."""
+
+
+def serve(options: SinkOptions) -> None:
+    """Receives until SIGTERM, SIGINT or (with ``parent_pipe``) the end of standard input.
+
+    Prints one line on standard output once it listens. With ``parent_pipe`` SIGINT is ignored:
+    Ctrl-C in a terminal reaches everybody, and the parent still wants the counts. Call it from the
+    main thread. Raises UsageError when an option is wrong or a port can't be had.
+    """
+    options.check()
+    if options.parent_pipe:
+        _die_with_parent()
+    with _signals(ignore_sigint=options.parent_pipe) as stop:
+        receiver = _receiver(options)
+        grpc_port = receiver.start()
+        api = ApiServer(options.host, options.api_port, receiver.counts)
+        try:
+            api_port = api.start()
+            _say_ready(options, grpc_port, api_port)
+            _wait(stop, options.parent_pipe)
+        finally:
+            api.stop()
+            receiver.stop()
+
+
+def _receiver(options: SinkOptions) -> Receiver:
+    from blaster.sink.grpc_receiver import GrpcReceiver
+
+    return GrpcReceiver(
+        options.host, options.grpc_port, options.capacity, options.max_message_bytes
+    )
+
+
+def _say_ready(options: SinkOptions, grpc_port: int, api_port: int) -> None:
+    if options.json:
+        ready = {"grpc_port": grpc_port, "api_port": api_port, "pid": os.getpid()}
+        print(json.dumps(ready), flush=True)
+    else:
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(
+            f"blaster sink: OTLP/gRPC on {host}:{grpc_port}, "
+            f"counts on http://{host}:{api_port}/v1/counts, pid {os.getpid()}",
+            flush=True,
+        )
+
+
+@contextlib.contextmanager
+def _signals(*, ignore_sigint: bool) -> Iterator[int]:
+    """A file descriptor that can be read once SIGTERM or SIGINT came."""
+    stop, tell = os.pipe()
+    os.set_blocking(tell, False)
+
+    def handler(_signal: int, _frame: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(tell, b"!")
+
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, handler),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_sigint else handler),
+    }
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+        os.close(stop)
+        os.close(tell)
+
+
+def _wait(stop: int, parent_pipe: bool) -> None:
+    watched = [stop, 0] if parent_pipe else [stop]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if stop in ready or os.read(0, 4096) == b"":
+            return
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel kills us when the thread that started us ends; elsewhere, and besides,
+    standard input ends."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m blaster.sink``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="blaster sink", description=__doc__)
+    default = SinkOptions()
+    parser.add_argument("--host", default=default.host)
+    parser.add_argument("--grpc-port", type=int, default=default.grpc_port)
+    parser.add_argument("--api-port", type=int, default=default.api_port)
+    parser.add_argument("--capacity", type=int, default=default.capacity)
+    parser.add_argument("--max-message-bytes", type=int, default=default.max_message_bytes)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--parent-pipe", action="store_true")
+    try:
+        serve(SinkOptions(**vars(parser.parse_args(arguments))))
+    except BlasterError as error:
+        print(f"blaster sink: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
