@@ -33,21 +33,23 @@ def extension(name, sources, flags=(), libraries=()):
     )
 
 
-def pkg_config(package, what):
+def pkg_config(packages, what):
     if not shutil.which("pkg-config"):
         return None
-    found = subprocess.run(["pkg-config", what, package], capture_output=True, text=True)
+    found = subprocess.run(["pkg-config", what, *packages.split()], capture_output=True, text=True)
     return found.stdout.split() if found.returncode == 0 else None
 
 
 NATIVE = ["native_module.c", "template_type.c", "stamp.c", "scanner_type.c", "scan.c", "idset.c"]
 extensions = [extension("_native", NATIVE)]
 
-# Optional: without libnghttp2 everything works on grpcio.
-nghttp2 = pkg_config("libnghttp2", "--libs")
+# Optional: without libnghttp2 everything works on grpcio. zlib is for gzip from other clients.
+nghttp2 = pkg_config("libnghttp2 zlib", "--libs")
 if nghttp2 is not None:
     wire = ["wire_module.c", "wire_client_type.c"]
-    flags = pkg_config("libnghttp2", "--cflags") or ()
+    wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
+    wire += ["receiver_conn.c", "receiver_pool.c", "receiver_gunzip.c"]
+    flags = pkg_config("libnghttp2 zlib", "--cflags") or ()
     extensions.append(extension("_wire", wire, flags=flags, libraries=nghttp2))
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

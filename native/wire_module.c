@@ -4,11 +4,21 @@
 #include <Python.h>
 
 #include "wire_client_type.h"
+#include "wire_receiver_type.h"
+
+static int add_type(PyObject *module, PyType_Spec *spec) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type == NULL)
+        return -1;
+    int result = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return result;
+}
 
 static int wire_exec(PyObject *module) {
     if (wire_client_type_add(module) < 0)
         return -1;
-    return 0;
+    return add_type(module, &wire_receiver_type_spec);
 }
 
 static PyModuleDef_Slot wire_slots[] = {

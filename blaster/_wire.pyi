@@ -1,0 +1,60 @@
+"""HTTP/2 for OTLP over gRPC: the wire transport's client and the sink's receiver."""
+
+from typing import TypedDict
+
+from typing_extensions import Buffer
+
+from blaster._native import ScanCounts
+
+class Traffic(TypedDict):
+    """Connections and calls as the receiver saw them; see native/wire_receiver.h."""
+
+    connections: int
+    accepted: int
+    turned_away: int
+    breaches: int
+    refused: int
+    buffered: int
+
+class Receiver:
+    """Receives OTLP traces over cleartext gRPC and scans every span.
+
+    Listens from the start on (OSError when it can't), serves while ``run`` runs. ``port`` 0 is any
+    free one. With ``scan=False`` messages are counted and thrown away unread. ``max_message``
+    bounds a message before and after decompression; ``max_buffered`` the memory of messages that
+    have come in part, over all connections. Raises ValueError when a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        scanner_capacity: int = 4194304,
+        max_message: int = 4194304,
+        max_connections: int = 1024,
+        max_streams: int = 1024,
+        max_buffered: int = 1073741824,
+        scan: bool = True,
+        handshake_timeout_s: float = 10.0,
+        request_timeout_s: float = 60.0,
+        idle_timeout_s: float = 300.0,
+    ) -> None: ...
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+
+    def run(self, stop: Buffer, /) -> None:
+        """Serves, without the GIL, until the int64 in ``stop`` is not 0 (seen within 20 ms).
+
+        May be called again. Raises RuntimeError when it runs already, ValueError once closed.
+        """
+
+    def counts(self) -> ScanCounts:
+        """What was counted so far. Any thread may ask; everything that was answered is in it."""
+
+    def traffic(self) -> Traffic:
+        """Connections open, accepted, turned away and ended for their breaches; and more."""
+
+    def close(self) -> None:
+        """Closes the port and all connections; the counts stay readable. Not while it runs."""

@@ -1,0 +1,65 @@
+"""OTLP/gRPC on the native receiver: the same face as GrpcReceiver, at a fraction of its cost."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from blaster._wire import Receiver
+from blaster.errors import UsageError
+from blaster.sink.counts import SinkCounts
+
+MOST_MESSAGE_BYTES = (1 << 31) - (1 << 17)
+"""A message has to fit into a stream's window, which HTTP/2 lets be 2**31 - 1 bytes."""
+
+
+class WireReceiver:
+    """Listens for OTLP/gRPC and scans what comes, in one thread without the GIL."""
+
+    def __init__(self, host: str, port: int, capacity: int, max_message_bytes: int) -> None:
+        self._host = host
+        self._port = port
+        self._capacity = capacity
+        self._max_message = min(max_message_bytes, MOST_MESSAGE_BYTES)
+        self._stop = np.zeros(1, np.int64)
+        self._thread: threading.Thread | None = None
+        self._receiver: Receiver | None = None
+
+    def start(self) -> int:
+        """Listens; returns the port. Raises UsageError when the address can't be listened on."""
+        try:
+            receiver = Receiver(
+                self._host,
+                self._port,
+                scanner_capacity=self._capacity,
+                max_message=self._max_message,
+            )
+        except OSError as error:
+            raise UsageError(
+                f"--grpc-port {self._port}: can't listen on {self._host}:{self._port}: "
+                f"{error.strerror or error}; choose another port, or 0 for a free one"
+            ) from None
+        self._receiver = receiver
+        self._thread = threading.Thread(
+            target=receiver.run, args=(self._stop,), name="wire", daemon=True
+        )
+        self._thread.start()
+        return receiver.port
+
+    def stop(self, grace_s: float = 1.0) -> None:
+        """Stops listening and closes the connections, within ``grace_s`` seconds.
+
+        What came whole was answered at once, so no request is cut short that could still end.
+        """
+        if self._thread is None or self._receiver is None:
+            return
+        self._stop[0] = 1
+        self._thread.join(grace_s)
+        if not self._thread.is_alive():
+            self._receiver.close()
+
+    def counts(self) -> SinkCounts:
+        """What was counted so far."""
+        assert self._receiver is not None, "start() comes first"
+        return SinkCounts.from_scan(self._receiver.counts())

@@ -1,0 +1,432 @@
+#define _GNU_SOURCE /* accept4 */
+#include "wire_receiver.h"
+
+#include "receiver_conn.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    READ_SIZE = 1 << 19, /* bytes of one read at most */
+    EVENTS = 64,
+    ACCEPTS = 64, /* connections taken up before the others are served again */
+    BACKLOG = 1024,
+    WAIT_MS = 20,
+};
+
+static const int64_t TICK = 1000000000;   /* nanoseconds between looks at the timeouts */
+static const int64_t LINGER = 2000000000; /* ... that a peer has to read our last words */
+static const int64_t STALL = 60000000000; /* ... that it may leave our answers unread */
+
+/* A connection and its socket. */
+struct link {
+    struct link *previous, *next;
+    struct conn *conn;
+    int fd;
+    uint32_t events; /* what epoll looks for */
+    bool shut;       /* our side is closed; what still comes is thrown away */
+    int64_t since;   /* of shut, or of the first answer that could not be sent; 0: neither */
+    uint8_t *rest;   /* bytes that were read and have to wait until output has been sent */
+    size_t rest_start, rest_end;
+};
+
+struct receiver {
+    struct conn_shared shared;
+    struct scanner *scanner;
+    struct link *links;
+    uint32_t max_connections;
+    int listener, epoll;
+    uint16_t port;
+    bool deaf; /* the listener is out of epoll until the next tick */
+    int64_t last_tick;
+    struct scan_counts unread; /* requests and bytes, when nothing is scanned */
+    struct receiver_counts counts;
+    bool uncounted; /* something happened since the counts were published */
+    pthread_mutex_t mutex;
+    struct receiver_counts published; /* guarded by the mutex */
+    uint8_t *buffer;
+};
+
+static int64_t clock_now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
+    struct receiver *receiver = context;
+    receiver->uncounted = true;
+    if (receiver->scanner == NULL) {
+        receiver->unread.requests++;
+        receiver->unread.bytes += length;
+        return (struct grpc_answer){GRPC_OK, NULL};
+    }
+    int64_t spans = scanner_request(receiver->scanner, message, length);
+    if (spans >= 0)
+        return (struct grpc_answer){GRPC_OK, NULL};
+    if (spans == SCAN_NO_MEMORY)
+        return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "memory is short"};
+    return (struct grpc_answer){GRPC_INVALID_ARGUMENT,
+                                "the message is not an ExportTraceServiceRequest"};
+}
+
+/* Makes the counts readable. Done before answers leave, so that whoever was told "accepted" finds
+ * it counted. */
+static void publish(struct receiver *receiver) {
+    struct receiver_counts *counts = &receiver->counts;
+    if (receiver->scanner != NULL) {
+        scanner_counts(receiver->scanner, &counts->scan);
+        counts->sampling = scanner_sampling(receiver->scanner);
+    } else {
+        counts->scan = receiver->unread;
+        counts->sampling = 1;
+    }
+    counts->breaches = receiver->shared.breaches;
+    counts->refused = receiver->shared.refused;
+    counts->buffered = receiver->shared.pool.committed;
+    pthread_mutex_lock(&receiver->mutex);
+    receiver->published = *counts;
+    pthread_mutex_unlock(&receiver->mutex);
+    receiver->uncounted = false;
+}
+
+/* ---- links ---- */
+
+static void watch(struct receiver *receiver, struct link *link, uint32_t events) {
+    if (link->events == events)
+        return;
+    struct epoll_event event = {.events = events, .data.ptr = link};
+    epoll_ctl(receiver->epoll, EPOLL_CTL_MOD, link->fd, &event);
+    link->events = events;
+}
+
+static void link_close(struct receiver *receiver, struct link *link) {
+    if (link->previous != NULL)
+        link->previous->next = link->next;
+    else
+        receiver->links = link->next;
+    if (link->next != NULL)
+        link->next->previous = link->previous;
+    close(link->fd);
+    conn_free(link->conn);
+    free(link->rest);
+    free(link);
+    receiver->counts.connections--;
+    receiver->uncounted = true;
+}
+
+/* Takes over the socket; closes it when there is no memory. */
+static void link_open(struct receiver *receiver, int fd) {
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    struct link *link = calloc(1, sizeof *link);
+    struct conn *conn = conn_new(&receiver->shared);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = link};
+    if (link == NULL || conn == NULL || epoll_ctl(receiver->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
+        free(link);
+        if (conn != NULL)
+            conn_free(conn);
+        close(fd);
+        return;
+    }
+    link->fd = fd;
+    link->conn = conn;
+    link->events = EPOLLIN;
+    link->next = receiver->links;
+    if (link->next != NULL)
+        link->next->previous = link;
+    receiver->links = link;
+    receiver->counts.connections++;
+    receiver->counts.accepted++;
+    receiver->uncounted = true;
+}
+
+/* Sends what there is to send. False: the connection is gone. */
+static bool link_flush(struct receiver *receiver, struct link *link) {
+    size_t length;
+    const uint8_t *output;
+    if (conn_output(link->conn, &length) != NULL)
+        publish(receiver);
+    while ((output = conn_output(link->conn, &length)) != NULL) {
+        ssize_t sent = send(link->fd, output, length, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            if (link->since == 0)
+                link->since = receiver->shared.now;
+            watch(receiver, link, EPOLLOUT); /* and reads nothing more before that */
+            return true;
+        }
+        if (sent < 0) {
+            link_close(receiver, link);
+            return false;
+        }
+        conn_sent(link->conn, (size_t)sent);
+        link->since = 0;
+    }
+    if (conn_ended(link->conn) && !link->shut) {
+        /* To close now would reset the connection if the peer is still sending, and might take our
+         * last words from it. */
+        shutdown(link->fd, SHUT_WR);
+        link->shut = true;
+        link->since = receiver->shared.now;
+    }
+    watch(receiver, link, EPOLLIN);
+    return true;
+}
+
+/* Feeds the connection; keeps what it can't take yet. False: memory is short. */
+static bool link_feed(struct link *link, const uint8_t *data, size_t length) {
+    size_t taken = conn_feed(link->conn, data, length);
+    if (taken == length)
+        return true;
+    link->rest = malloc(length - taken);
+    if (link->rest == NULL)
+        return false;
+    memcpy(link->rest, data + taken, length - taken);
+    link->rest_start = 0;
+    link->rest_end = length - taken;
+    return true;
+}
+
+/* Sends, and feeds what was kept as far as that is possible now. */
+static void link_proceed(struct receiver *receiver, struct link *link) {
+    while (link_flush(receiver, link) && link->rest != NULL && link->events == EPOLLIN) {
+        link->rest_start +=
+            conn_feed(link->conn, link->rest + link->rest_start, link->rest_end - link->rest_start);
+        if (link->rest_start == link->rest_end) {
+            free(link->rest);
+            link->rest = NULL;
+        }
+    }
+}
+
+static void link_read(struct receiver *receiver, struct link *link) {
+    struct iovec parts[2];
+    uint8_t *room = NULL;
+    size_t fits = link->shut ? 0 : conn_room(link->conn, &room);
+    parts[0] = (struct iovec){room, fits};
+    parts[1] = (struct iovec){receiver->buffer, READ_SIZE};
+    ssize_t count =
+        fits > 0 ? readv(link->fd, parts, 2) : recv(link->fd, receiver->buffer, READ_SIZE, 0);
+    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (count <= 0) {
+        /* All that came whole was answered; what the peer has not read by now it may still read,
+         * as close() sends what is in the socket. */
+        link_close(receiver, link);
+        return;
+    }
+    if (link->shut)
+        return;
+    size_t got = (size_t)count, direct = got < fits ? got : fits;
+    /* The first part goes to its message whatever the output: conn_feed stops between frames. */
+    if ((direct > 0 && !link_feed(link, room, direct)) ||
+        (got > direct && !link_feed(link, receiver->buffer, got - direct))) {
+        link_close(receiver, link);
+        return;
+    }
+    link_proceed(receiver, link);
+}
+
+static void link_serve(struct receiver *receiver, struct link *link, uint32_t events) {
+    if (link->events == EPOLLIN)
+        link_read(receiver, link);
+    else if (events & EPOLLOUT)
+        link_proceed(receiver, link);
+    else /* an error or a hang-up: nobody reads what we have to say */
+        link_close(receiver, link);
+}
+
+/* ---- the loop ---- */
+
+static void listen_again(struct receiver *receiver, bool on) {
+    struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.ptr = NULL};
+    epoll_ctl(receiver->epoll, EPOLL_CTL_MOD, receiver->listener, &event);
+    receiver->deaf = !on;
+}
+
+static void accept_links(struct receiver *receiver) {
+    for (int i = 0; i < ACCEPTS; i++) {
+        int fd = accept4(receiver->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0 && receiver->counts.connections < receiver->max_connections) {
+            link_open(receiver, fd);
+        } else if (fd >= 0) {
+            close(fd);
+            receiver->counts.turned_away++;
+            receiver->uncounted = true;
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            listen_again(receiver, false); /* else the loop would spin on it */
+            return;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return;
+        }
+    }
+}
+
+static void tick(struct receiver *receiver) {
+    int64_t now = receiver->shared.now;
+    receiver->last_tick = now;
+    if (receiver->deaf)
+        listen_again(receiver, true);
+    for (struct link *link = receiver->links, *next; link != NULL; link = next) {
+        next = link->next;
+        int64_t patience = link->shut ? LINGER : STALL;
+        if (link->since != 0 && now - link->since > patience) {
+            receiver->shared.breaches += !link->shut;
+            link_close(receiver, link);
+            continue;
+        }
+        if (link->shut)
+            continue;
+        conn_tick(link->conn);
+        if (link->events == EPOLLIN)
+            link_flush(receiver, link);
+    }
+    publish(receiver);
+}
+
+int receiver_run(struct receiver *receiver, const int64_t *stop) {
+    struct epoll_event events[EVENTS];
+    while (__atomic_load_n(stop, __ATOMIC_ACQUIRE) == 0) {
+        int count = epoll_wait(receiver->epoll, events, EVENTS, WAIT_MS);
+        if (count < 0)
+            return -errno;
+        receiver->shared.now = clock_now();
+        /* Each socket stands in the list once at most, so no link here has been closed before. */
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.ptr == NULL)
+                accept_links(receiver);
+            else
+                link_serve(receiver, events[i].data.ptr, events[i].events);
+        }
+        if (receiver->uncounted)
+            publish(receiver);
+        if (receiver->shared.now - receiver->last_tick >= TICK)
+            tick(receiver);
+    }
+    return 0;
+}
+
+/* ---- open and close ---- */
+
+static int listen_on(const struct addrinfo *address) {
+    int on = 1, type = address->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    int fd = socket(address->ai_family, type, address->ai_protocol);
+    if (fd < 0)
+        return -errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    return fd;
+}
+
+static int bind_listener(struct receiver *receiver, const struct receiver_options *options,
+                         int *gai) {
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo *addresses = NULL;
+    char port[6] = {0};
+    for (unsigned value = options->port, i = 0; i < 5; i++, value /= 10)
+        port[4 - i] = (char)('0' + value % 10);
+    *gai = getaddrinfo(options->host, port, &hints, &addresses);
+    if (*gai != 0)
+        return -EADDRNOTAVAIL;
+    int fd = -EADDRNOTAVAIL;
+    for (struct addrinfo *address = addresses; address != NULL && fd < 0;
+         address = address->ai_next)
+        fd = listen_on(address);
+    freeaddrinfo(addresses);
+    if (fd < 0)
+        return fd;
+    receiver->listener = fd;
+    struct sockaddr_storage name = {0};
+    socklen_t length = sizeof name;
+    if (getsockname(fd, (struct sockaddr *)&name, &length) < 0)
+        return -errno;
+    if (name.ss_family == AF_INET6)
+        receiver->port = ntohs(((struct sockaddr_in6 *)&name)->sin6_port);
+    else
+        receiver->port = ntohs(((struct sockaddr_in *)&name)->sin_port);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    return epoll_ctl(receiver->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int receiver_open(struct receiver **out, const struct receiver_options *options, int *gai) {
+    struct receiver *receiver = calloc(1, sizeof *receiver);
+    *gai = 0;
+    *out = NULL;
+    if (receiver == NULL)
+        return -ENOMEM;
+    struct conn_limits limits = {
+        .max_message = options->max_message,
+        .max_streams = options->max_streams,
+        .handshake_timeout = options->handshake_timeout,
+        .request_timeout = options->request_timeout,
+        .idle_timeout = options->idle_timeout,
+    };
+    int error = -ENOMEM;
+    pthread_mutex_init(&receiver->mutex, NULL);
+    conn_shared_init(&receiver->shared, &limits, options->max_buffered, deliver, receiver);
+    receiver->max_connections = options->max_connections;
+    receiver->listener = -1;
+    receiver->shared.now = receiver->last_tick = clock_now();
+    receiver->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (receiver->epoll < 0) {
+        error = -errno;
+        goto failed;
+    }
+    receiver->buffer = malloc(READ_SIZE);
+    if (receiver->buffer == NULL)
+        goto failed;
+    if (options->scan && (receiver->scanner = scanner_new(options->scanner_capacity)) == NULL)
+        goto failed;
+    error = bind_listener(receiver, options, gai);
+    if (error < 0)
+        goto failed;
+    publish(receiver);
+    *out = receiver;
+    return 0;
+failed:
+    receiver_close(receiver);
+    return error;
+}
+
+uint16_t receiver_port(const struct receiver *receiver) { return receiver->port; }
+
+void receiver_counts(struct receiver *receiver, struct receiver_counts *counts) {
+    pthread_mutex_lock(&receiver->mutex);
+    *counts = receiver->published;
+    pthread_mutex_unlock(&receiver->mutex);
+}
+
+void receiver_close(struct receiver *receiver) {
+    while (receiver->links != NULL) {
+        struct link *link = receiver->links;
+        conn_goaway(link->conn);
+        if (link_flush(receiver, link))
+            link_close(receiver, link);
+    }
+    conn_shared_clear(&receiver->shared);
+    if (receiver->scanner != NULL)
+        scanner_free(receiver->scanner);
+    if (receiver->listener >= 0)
+        close(receiver->listener);
+    if (receiver->epoll >= 0)
+        close(receiver->epoll);
+    free(receiver->buffer);
+    pthread_mutex_destroy(&receiver->mutex);
+    free(receiver);
+}

@@ -1,0 +1,227 @@
+#include "wire_receiver_type.h"
+
+#include "wire_receiver.h"
+
+#include <errno.h>
+#include <netdb.h>
+
+typedef struct {
+    PyObject_HEAD struct receiver *kernel; /* NULL once closed */
+    struct receiver_counts last;           /* what was counted when it was closed */
+    int running;
+    unsigned short port;
+} Receiver;
+
+static PyObject *os_error(int error) {
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* A positive number of seconds as nanoseconds; 0 with an exception set. */
+static int64_t nanoseconds(const char *name, double seconds) {
+    if (seconds > 0 && seconds <= 1e9)
+        return (int64_t)(seconds * 1e9);
+    PyErr_Format(PyExc_ValueError, "%s: more than 0 seconds, at most 10**9", name);
+    return 0;
+}
+
+static int in_range(const char *name, Py_ssize_t value, Py_ssize_t low, Py_ssize_t high) {
+    if (value >= low && value <= high)
+        return 1;
+    PyErr_Format(PyExc_ValueError, "%s %zd: %zd to %zd", name, value, low, high);
+    return 0;
+}
+
+static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"host",
+                            "port",
+                            "scanner_capacity",
+                            "max_message",
+                            "max_connections",
+                            "max_streams",
+                            "max_buffered",
+                            "scan",
+                            "handshake_timeout_s",
+                            "request_timeout_s",
+                            "idle_timeout_s",
+                            NULL};
+    const char *host = "127.0.0.1";
+    Py_ssize_t port = 0, capacity = 1 << 22, message = 1 << 22, connections = 1024, streams = 1024;
+    Py_ssize_t buffered = 1 << 30;
+    int scan = 1, gai = 0;
+    double handshake = 10, request = 60, idle = 300;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|sn$nnnnnpddd:Receiver", names, &host, &port,
+                                     &capacity, &message, &connections, &streams, &buffered, &scan,
+                                     &handshake, &request, &idle))
+        return NULL;
+    if (!in_range("port", port, 0, 65535) ||
+        !in_range("scanner_capacity", capacity, 1, PY_SSIZE_T_MAX) ||
+        !in_range("max_message", message, 1, INT32_MAX - 65541) ||
+        !in_range("max_connections", connections, 1, 1 << 20) ||
+        !in_range("max_streams", streams, 1, 1 << 20) ||
+        !in_range("max_buffered", buffered, 1, PY_SSIZE_T_MAX))
+        return NULL;
+    struct receiver_options options = {
+        .host = host,
+        .port = (uint16_t)port,
+        .scanner_capacity = (size_t)capacity,
+        .scan = scan != 0,
+        .max_message = (uint32_t)message,
+        .max_connections = (uint32_t)connections,
+        .max_streams = (uint32_t)streams,
+        .max_buffered = (size_t)buffered,
+    };
+    if ((options.handshake_timeout = nanoseconds("handshake_timeout_s", handshake)) == 0 ||
+        (options.request_timeout = nanoseconds("request_timeout_s", request)) == 0 ||
+        (options.idle_timeout = nanoseconds("idle_timeout_s", idle)) == 0)
+        return NULL;
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Receiver *self = (Receiver *)alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    int error = receiver_open(&self->kernel, &options, &gai);
+    if (error < 0) {
+        Py_DECREF((PyObject *)self);
+        if (gai != 0)
+            return PyErr_Format(PyExc_OSError, "host %s: %s", host, gai_strerror(gai));
+        return os_error(-error);
+    }
+    self->port = receiver_port(self->kernel);
+    return (PyObject *)self;
+}
+
+static void shut(Receiver *self) {
+    if (self->kernel == NULL)
+        return;
+    receiver_counts(self->kernel, &self->last);
+    receiver_close(self->kernel);
+    self->kernel = NULL;
+}
+
+static void receiver_dealloc(Receiver *self) {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    shut(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static int idle(const Receiver *self) {
+    if (!self->running)
+        return 1;
+    PyErr_SetString(PyExc_RuntimeError, "the receiver is running");
+    return 0;
+}
+
+static PyObject *receiver_type_run(Receiver *self, PyObject *stop) {
+    Py_buffer view;
+    int result = 0;
+    if (!idle(self))
+        return NULL;
+    if (self->kernel == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the receiver is closed");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(stop, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0)
+        return NULL;
+    if (view.len < (Py_ssize_t)sizeof(int64_t) || (uintptr_t)view.buf % _Alignof(int64_t) != 0) {
+        PyErr_SetString(PyExc_ValueError, "stop: a buffer of one int64");
+        goto done;
+    }
+    self->running = 1;
+    do {
+        Py_BEGIN_ALLOW_THREADS;
+        result = receiver_run(self->kernel, view.buf);
+        Py_END_ALLOW_THREADS;
+    } while (result == -EINTR && PyErr_CheckSignals() == 0);
+    self->running = 0;
+    if (result < 0 && !PyErr_Occurred())
+        os_error(-result);
+done:
+    PyBuffer_Release(&view);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static struct receiver_counts counts_now(Receiver *self) {
+    struct receiver_counts counts = self->last;
+    if (self->kernel != NULL)
+        receiver_counts(self->kernel, &counts);
+    return counts;
+}
+
+static PyObject *receiver_type_counts(Receiver *self, PyObject *Py_UNUSED(ignored)) {
+    struct receiver_counts counts = counts_now(self);
+    const struct scan_counts *scan = &counts.scan;
+    return Py_BuildValue("{sKsKsKsKsKsKsKs(KKK)}", "requests", (unsigned long long)scan->requests,
+                         "malformed", (unsigned long long)scan->malformed, "bytes",
+                         (unsigned long long)scan->bytes, "spans", (unsigned long long)scan->spans,
+                         "duplicates", (unsigned long long)scan->duplicates, "invalid",
+                         (unsigned long long)scan->invalid, "sampling",
+                         (unsigned long long)counts.sampling, "violations",
+                         (unsigned long long)scan->violations[SCAN_SLOW],
+                         (unsigned long long)scan->violations[SCAN_ERROR],
+                         (unsigned long long)scan->violations[SCAN_MISSING_AUTH]);
+}
+
+static PyObject *receiver_type_traffic(Receiver *self, PyObject *Py_UNUSED(ignored)) {
+    struct receiver_counts counts = counts_now(self);
+    return Py_BuildValue(
+        "{sKsKsKsKsKsK}", "connections", (unsigned long long)counts.connections, "accepted",
+        (unsigned long long)counts.accepted, "turned_away", (unsigned long long)counts.turned_away,
+        "breaches", (unsigned long long)counts.breaches, "refused",
+        (unsigned long long)counts.refused, "buffered", (unsigned long long)counts.buffered);
+}
+
+static PyObject *receiver_type_close(Receiver *self, PyObject *Py_UNUSED(ignored)) {
+    if (!idle(self))
+        return NULL;
+    shut(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *receiver_type_port(Receiver *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLong(self->port);
+}
+
+static PyMethodDef receiver_methods[] = {
+    {"run", (PyCFunction)receiver_type_run, METH_O,
+     "run(stop)\n--\n\nServes, without the GIL, until the int64 in the buffer `stop` is not 0; "
+     "that "
+     "is\nlooked at every 20 ms at least. May be called again."},
+    {"counts", (PyCFunction)receiver_type_counts, METH_NOARGS,
+     "counts()\n--\n\nWhat was counted so far, as Scanner.counts() gives it. Any thread may ask.\n"
+     "Everything that was answered is in it."},
+    {"traffic", (PyCFunction)receiver_type_traffic, METH_NOARGS,
+     "traffic()\n--\n\nConnections open, accepted, turned_away and ended for their breaches; "
+     "calls\n"
+     "refused with an error; bytes buffered for messages."},
+    {"close", (PyCFunction)receiver_type_close, METH_NOARGS,
+     "close()\n--\n\nCloses the port and all connections; the counts stay readable."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef receiver_getset[] = {
+    {"port", (getter)receiver_type_port, NULL, "The port listened on.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot receiver_slots[] = {
+    {Py_tp_doc,
+     "Receiver(host='127.0.0.1', port=0, *, scanner_capacity=4194304, max_message=4194304, "
+     "max_connections=1024, max_streams=1024, max_buffered=1073741824, scan=True, "
+     "handshake_timeout_s=10.0, request_timeout_s=60.0, idle_timeout_s=300.0)\n--\n\n"
+     "Receives OTLP traces over cleartext gRPC and scans every span. Listens from the start on,\n"
+     "serves while run() runs. With scan=False messages are counted and thrown away unread."},
+    {Py_tp_new, (void *)receiver_new},
+    {Py_tp_dealloc, (void *)receiver_dealloc},
+    {Py_tp_methods, receiver_methods},
+    {Py_tp_getset, receiver_getset},
+    {0, NULL},
+};
+
+PyType_Spec wire_receiver_type_spec = {
+    .name = "blaster._wire.Receiver",
+    .basicsize = sizeof(Receiver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = receiver_slots,
+};
