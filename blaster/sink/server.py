@@ -21,6 +21,7 @@ DEFAULT_CAPACITY = 1 << 22
 """IDs remembered: some 45 to 90 MB once so many have come."""
 DEFAULT_MAX_MESSAGE_BYTES = 4 << 20
 """What gRPC receivers take unless told otherwise."""
+RECEIVERS = ("auto", "wire", "grpc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class SinkOptions:
 
     ``json``: the line that says it is ready is JSON. ``parent_pipe``: end at the end of standard
     input, and never outlive the parent. ``capacity``: how many IDs are remembered to find
-    duplicates exactly.
+    duplicates exactly. ``receiver``: wire (native), grpc (grpcio), or auto, which is wire where it
+    was built.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +41,7 @@ class SinkOptions:
     parent_pipe: bool = False
     capacity: int = DEFAULT_CAPACITY
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    receiver: str = "auto"
 
     def check(self) -> None:
         """Raises UsageError, naming the option, when a value is out of its range."""
@@ -50,6 +53,8 @@ class SinkOptions:
         ):
             if not least <= value <= most:
                 raise UsageError(f"--{name} {value}: must be {least} to {most}")
+        if self.receiver not in RECEIVERS:
+            raise UsageError(f"--receiver {self.receiver}: must be {', '.join(RECEIVERS)}")
 
 
 class Receiver(Protocol):
@@ -89,11 +94,21 @@ def serve(options: SinkOptions) -> None:
 
 
 def _receiver(options: SinkOptions) -> Receiver:
+    arguments = (options.host, options.grpc_port, options.capacity, options.max_message_bytes)
+    if options.receiver != "grpc":
+        try:
+            from blaster.sink.wire_receiver import WireReceiver
+
+            return WireReceiver(*arguments)
+        except ImportError as error:
+            if options.receiver == "wire":
+                raise UsageError(
+                    f"--receiver wire: the extension blaster._wire was not built ({error}); "
+                    "choose auto or grpc"
+                ) from None
     from blaster.sink.grpc_receiver import GrpcReceiver
 
-    return GrpcReceiver(
-        options.host, options.grpc_port, options.capacity, options.max_message_bytes
-    )
+    return GrpcReceiver(*arguments)
 
 
 def _say_ready(options: SinkOptions, grpc_port: int, api_port: int) -> None:
@@ -159,6 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--api-port", type=int, default=default.api_port)
     parser.add_argument("--capacity", type=int, default=default.capacity)
     parser.add_argument("--max-message-bytes", type=int, default=default.max_message_bytes)
+    parser.add_argument("--receiver", choices=RECEIVERS, default=default.receiver)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--parent-pipe", action="store_true")
     try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-
-import numpy as np
+from array import array
 
 from blaster._wire import Receiver
 from blaster.errors import UsageError
@@ -22,7 +21,7 @@ class WireReceiver:
         self._port = port
         self._capacity = capacity
         self._max_message = min(max_message_bytes, MOST_MESSAGE_BYTES)
-        self._stop = np.zeros(1, np.int64)
+        self._stop = array("q", [0])
         self._thread: threading.Thread | None = None
         self._receiver: Receiver | None = None
 
