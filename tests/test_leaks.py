@@ -1,0 +1,99 @@
+"""No native function leaks: called over and over, each leaves the process as large as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable
+
+import numpy as np
+import psutil
+import pytest
+
+import blaster._native as native
+from blaster._native import Scanner, Template
+
+CALLS = 4000
+MOST_GROWTH_BYTES = 2_000_000
+"""Of CALLS calls; a leak of what one call takes would be larger by an order of magnitude."""
+
+BATCH = 1000
+good = bytes.fromhex("0a0612041202") + b"\x32\x00"
+large = good * 4000
+bad = good + b"\x0a"
+scanner = Scanner()
+template = Template(((0x0A, b"\x10"),), (8,), ((bytes(8), ((0, 8, 0, 0),)),))
+column = np.zeros(BATCH, np.int64)
+variants = bytes(BATCH)
+counts = np.array([BATCH], np.int64)
+out = bytearray(64 * BATCH)
+offsets = np.zeros(2, np.int64)
+
+
+def refused(call: Callable[[], object], *errors: type[Exception]) -> Callable[[], None]:
+    def run() -> None:
+        with contextlib.suppress(*errors):
+            call()
+            pytest.fail("was not refused")
+
+    return run
+
+
+CASES: dict[str, list[Callable[[], object]]] = {
+    "Scanner": [
+        lambda: Scanner(capacity=100_000),
+        refused(lambda: Scanner(capacity=0), ValueError),
+        refused(lambda: Scanner(capacity="x"), TypeError),  # type: ignore[arg-type]
+    ],
+    "Scanner.request": [
+        lambda: scanner.request(large),
+        lambda: scanner.request(bad),
+        refused(lambda: scanner.request(memoryview(large)[::2]), BufferError),
+    ],
+    "Scanner.counts": [scanner.counts],
+    "Scanner.sampling": [lambda: scanner.sampling],
+    "Template": [
+        lambda: Template(((0x0A, bytes(500)),), (8,), ((bytes(900), ((0, 8, 0, 0),) * 50),)),
+        refused(
+            lambda: Template((), (8,), ((bytes(9), ((0, 8, 0, 0), (2, 8, 0, 0))),)), ValueError
+        ),
+    ],
+    "Template.stamp_bytes": [
+        lambda: template.stamp_bytes((column,), variants, counts),
+        refused(lambda: template.stamp_bytes((column,), variants, counts[:0]), ValueError),
+    ],
+    "Template.stamp_into": [
+        lambda: template.stamp_into((column,), variants, counts, out, offsets),
+        refused(
+            lambda: template.stamp_into((column,), variants, counts, bytearray(1), offsets),
+            ValueError,
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_does_not_leak(name: str) -> None:
+    def rounds(calls: int) -> int:
+        for _ in range(calls):
+            for call in CASES[name]:
+                call()
+        gc.collect()
+        return int(psutil.Process().memory_info().rss)
+
+    before = rounds(CALLS // 4)  # what is kept for good is taken here
+    growth = rounds(CALLS) - before
+    if growth > MOST_GROWTH_BYTES:  # another thread, or the allocator: a leak comes again
+        growth = rounds(CALLS) - before - growth
+    assert growth <= MOST_GROWTH_BYTES
+
+
+def test_no_native_function_is_missing() -> None:
+    public = set()
+    for type_name, item in vars(native).items():
+        if isinstance(item, type) and not type_name.startswith("_"):
+            public.add(type_name)
+            public.update(f"{type_name}.{n}" for n in vars(item) if not n.startswith("_"))
+        elif callable(item) and not type_name.startswith("_"):
+            public.add(type_name)
+    assert public == set(CASES)
