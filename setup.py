@@ -46,7 +46,8 @@ extensions = [extension("_native", NATIVE)]
 # Optional: without libnghttp2 everything works on grpcio. zlib is for gzip from other clients.
 nghttp2 = pkg_config("libnghttp2 zlib", "--libs")
 if nghttp2 is not None:
-    wire = ["wire_module.c", "wire_client_type.c"]
+    wire = ["wire_module.c", "wire_client_type.c", "wire_client.c", "wire_conn.c"]
+    wire += ["wire_headers.c", "wire_answer.c"]
     wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
     wire += ["receiver_conn.c", "receiver_pool.c", "receiver_gunzip.c"]
     flags = pkg_config("libnghttp2 zlib", "--cflags") or ()

@@ -1,7 +1,9 @@
 """HTTP/2 for OTLP over gRPC: the wire transport's client and the sink's receiver."""
 
-from typing import TypedDict
+from typing import TypedDict, final
 
+import numpy as np
+import numpy.typing as npt
 from typing_extensions import Buffer
 
 from blaster._native import ScanCounts
@@ -16,6 +18,7 @@ class Traffic(TypedDict):
     refused: int
     buffered: int
 
+@final
 class Receiver:
     """Receives OTLP traces over cleartext gRPC and scans every span.
 
@@ -58,3 +61,41 @@ class Receiver:
 
     def close(self) -> None:
         """Closes the port and all connections; the counts stay readable. Not while it runs."""
+
+@final
+class Client:
+    """Sends OTLP batches over HTTP/2, each at its scheduled time; see native/wire_client.h.
+
+    ``until`` is CLOCK_MONOTONIC in nanoseconds; ``sent`` takes three int64, ``stop`` has one. All
+    calls belong to one thread.
+    """
+
+    def __new__(
+        cls,
+        hosts: tuple[str, ...],
+        port: str,
+        fields: tuple[tuple[bytes, bytes], ...],
+        sent: npt.NDArray[np.int64],
+        stop: npt.NDArray[np.int64],
+        connections: int,
+        in_flight: int,
+        timeout_ns: int,
+        held: int,
+    ) -> Client: ...
+    def connect(self, until: int, /) -> str | None: ...
+    def send(
+        self,
+        buffer: Buffer | None,
+        offsets: npt.NDArray[np.int64],
+        scheduled: npt.NDArray[np.int64],
+        spans: npt.NDArray[np.int64],
+        until: int,
+        /,
+    ) -> int: ...
+    def wait(self, until: int, /) -> None: ...
+    def drain(self, until: int, /) -> None: ...
+    def close(self) -> None: ...
+    def take(self) -> tuple[bytes, dict[int, int]]: ...
+    def messages(self) -> dict[int, str]: ...
+    def in_flight(self) -> int: ...
+    def holds(self, buffer: Buffer | None, /) -> bool: ...

@@ -1,18 +1,399 @@
 #include "wire_client_type.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "wire_client.h"
+
+enum {
+    FIELDS_MAX = 64,
+    HOSTS_MAX = 16,
+    CHUNKS_MAX = 64,
+    CAPACITY_MAX = 65536,
+    CONNECTIONS_MAX = 256
+};
+
 typedef struct {
-    PyObject_HEAD
+    PyObject_HEAD struct wire_client *client;
+    Py_buffer sent, stop;
+    bool busy; /* a call runs without the GIL */
+    bool closed;
+    /* Buffers that requests in flight still need. */
+    int chunk_count;
+    struct wire_chunk chunks[CHUNKS_MAX];
+    Py_buffer views[CHUNKS_MAX];
+    bool used[CHUNKS_MAX];
 } ClientObject;
 
+/* A contiguous array of int64 as a view; `count` < 0: any length. */
+static int get_int64(PyObject *object, Py_buffer *view, Py_ssize_t count, int flags,
+                     const char *name) {
+    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | flags) < 0)
+        return -1;
+    const char *format = view->format;
+    if (view->itemsize != 8 || format == NULL ||
+        (strcmp(format, "l") != 0 && strcmp(format, "q") != 0)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an array of int64", name);
+    } else if (count >= 0 && view->len != 8 * count) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd items, not %zd", name, view->len / 8, count);
+    } else {
+        return 0;
+    }
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* Releases the buffers that nobody needs any more. */
+static void sweep(ClientObject *self) {
+    for (int i = 0; i < self->chunk_count; i++) {
+        if (self->used[i] && self->chunks[i].holds == 0) {
+            self->used[i] = false;
+            self->chunks[i].generation++;
+            PyBuffer_Release(&self->views[i]);
+        }
+    }
+}
+
+static int enter(ClientObject *self) {
+    if (self->busy)
+        PyErr_SetString(PyExc_RuntimeError, "the client is in use by another thread");
+    else if (self->closed)
+        PyErr_SetString(PyExc_ValueError, "the client is closed");
+    else
+        self->busy = true;
+    return self->busy && !PyErr_Occurred() ? 0 : -1;
+}
+
+static void leave(ClientObject *self) {
+    self->busy = false;
+    sweep(self);
+}
+
+static PyObject *client_connect(ClientObject *self, PyObject *argument) {
+    long long until = PyLong_AsLongLong(argument);
+    int result;
+    if ((until == -1 && PyErr_Occurred()) || enter(self) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS result = wire_client_connect(self->client, until);
+    Py_END_ALLOW_THREADS leave(self);
+    if (result == 0)
+        Py_RETURN_NONE;
+    const char *reason = wire_client_reason(self->client);
+    return PyUnicode_DecodeUTF8(reason, (Py_ssize_t)strlen(reason), "replace");
+}
+
+static int check_offsets(const int64_t *offsets, Py_ssize_t count, Py_ssize_t length) {
+    for (Py_ssize_t i = 0; i <= count; i++) {
+        if (offsets[i] < (i == 0 ? 0 : offsets[i - 1]) || offsets[i] > length ||
+            (i > 0 && offsets[i] - offsets[i - 1] > INT32_MAX)) {
+            PyErr_Format(PyExc_ValueError, "offsets[%zd] does not fit a buffer of %zd bytes", i,
+                         length);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A place for one more buffer; -1 when all are held until `until` or stop. */
+static int free_chunk(ClientObject *self, int64_t until) {
+    for (int tries = 0; tries < 2; tries++) {
+        for (int i = 0; i < self->chunk_count; i++)
+            if (!self->used[i])
+                return i;
+        Py_BEGIN_ALLOW_THREADS wire_client_wait_chunk(self->client, self->chunks,
+                                                      (size_t)self->chunk_count, until);
+        Py_END_ALLOW_THREADS sweep(self);
+    }
+    return -1;
+}
+
+static PyObject *client_send(ClientObject *self, PyObject *args) {
+    PyObject *buffer, *offsets_object, *scheduled_object, *spans_object, *result = NULL;
+    Py_buffer offsets = {0}, scheduled = {0}, spans = {0}, view = {0};
+    long long until;
+    int64_t offered = 0;
+    if (!PyArg_ParseTuple(args, "OOOOL:send", &buffer, &offsets_object, &scheduled_object,
+                          &spans_object, &until))
+        return NULL;
+    if (enter(self) < 0)
+        return NULL;
+    if (get_int64(scheduled_object, &scheduled, -1, 0, "scheduled") < 0)
+        goto done;
+    Py_ssize_t count = scheduled.len / 8;
+    if (get_int64(spans_object, &spans, count, 0, "spans") < 0 ||
+        get_int64(offsets_object, &offsets, count + 1, 0, "offsets") < 0 ||
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0 ||
+        check_offsets(offsets.buf, count, view.len) < 0)
+        goto done;
+    int place = free_chunk(self, until);
+    if (place >= 0) {
+        struct wire_batches batches = {view.buf, offsets.buf, scheduled.buf, spans.buf, count};
+        self->views[place] = view;
+        self->used[place] = true;
+        view.obj = NULL;
+        Py_BEGIN_ALLOW_THREADS offered =
+            wire_client_send(self->client, &batches, &self->chunks[place], until);
+        Py_END_ALLOW_THREADS
+    }
+    result = offered < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(offered);
+done:
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    if (offsets.obj != NULL)
+        PyBuffer_Release(&offsets);
+    if (scheduled.obj != NULL)
+        PyBuffer_Release(&scheduled);
+    if (spans.obj != NULL)
+        PyBuffer_Release(&spans);
+    leave(self);
+    return result;
+}
+
+static PyObject *client_wait(ClientObject *self, PyObject *argument) {
+    long long until = PyLong_AsLongLong(argument);
+    if ((until == -1 && PyErr_Occurred()) || enter(self) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS wire_client_wait(self->client, until);
+    Py_END_ALLOW_THREADS leave(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *client_drain(ClientObject *self, PyObject *argument) {
+    long long until = PyLong_AsLongLong(argument);
+    if ((until == -1 && PyErr_Occurred()) || enter(self) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS wire_client_drain(self->client, until);
+    Py_END_ALLOW_THREADS leave(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *client_close(ClientObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->closed)
+        Py_RETURN_NONE;
+    if (enter(self) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS wire_client_close(self->client);
+    Py_END_ALLOW_THREADS leave(self);
+    self->closed = true;
+    Py_RETURN_NONE;
+}
+
+/* The calls below touch what a running call changes. */
+static int idle(const ClientObject *self) {
+    if (!self->busy)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "the client is in use by another thread");
+    return -1;
+}
+
+static PyObject *client_take(ClientObject *self, PyObject *Py_UNUSED(ignored)) {
+    size_t count, delay_count;
+    if (idle(self) < 0)
+        return NULL;
+    const struct wire_outcome *outcomes = wire_client_outcomes(self->client, &count);
+    const struct wire_delay *delays = wire_client_delays(self->client, &delay_count);
+    PyObject *bytes =
+        PyBytes_FromStringAndSize((const char *)outcomes, (Py_ssize_t)(count * sizeof *outcomes));
+    PyObject *map = PyDict_New(), *result = NULL;
+    if (bytes == NULL || map == NULL)
+        goto done;
+    for (size_t i = 0; i < delay_count; i++) {
+        PyObject *key = PyLong_FromLongLong(delays[i].outcome);
+        PyObject *value = PyLong_FromLongLong(delays[i].delay);
+        int failed = key == NULL || value == NULL || PyDict_SetItem(map, key, value) < 0;
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+        if (failed)
+            goto done;
+    }
+    result = PyTuple_Pack(2, bytes, map);
+    if (result != NULL)
+        wire_client_clear(self->client);
+done:
+    Py_XDECREF(bytes);
+    Py_XDECREF(map);
+    return result;
+}
+
+static PyObject *client_messages(ClientObject *self, PyObject *Py_UNUSED(ignored)) {
+    if (idle(self) < 0)
+        return NULL;
+    PyObject *map = PyDict_New();
+    for (int status = 0; map != NULL && status < WIRE_STATUS_COUNT; status++) {
+        size_t length;
+        const char *message = wire_client_message(self->client, status, &length);
+        if (message == NULL)
+            continue;
+        PyObject *key = PyLong_FromLong(status);
+        PyObject *value = PyUnicode_DecodeUTF8(message, (Py_ssize_t)length, "replace");
+        if (key == NULL || value == NULL || PyDict_SetItem(map, key, value) < 0)
+            Py_CLEAR(map);
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return map;
+}
+
+static PyObject *client_in_flight(ClientObject *self, PyObject *Py_UNUSED(ignored)) {
+    return idle(self) < 0 ? NULL : PyLong_FromLongLong(wire_client_in_flight(self->client));
+}
+
+static PyObject *client_holds(ClientObject *self, PyObject *buffer) {
+    Py_buffer view;
+    bool held = false;
+    if (idle(self) < 0 || PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    for (int i = 0; i < self->chunk_count; i++)
+        held = held || (self->used[i] && self->views[i].buf == view.buf);
+    PyBuffer_Release(&view);
+    return PyBool_FromLong(held);
+}
+
+/* Points `out` at the items of a sequence of (name, value) pairs of bytes, which must stay alive.*/
+static int get_fields(PyObject *sequence, struct wire_field *out, size_t *count) {
+    Py_ssize_t length = PySequence_Size(sequence);
+    if (length < 0)
+        return -1;
+    if (length > FIELDS_MAX) {
+        PyErr_Format(PyExc_ValueError, "%zd header fields; %d are the limit", length, FIELDS_MAX);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < length; i++) {
+        PyObject *pair = PySequence_GetItem(sequence, i);
+        const char *name = NULL, *value = NULL;
+        Py_ssize_t name_length = 0, value_length = 0;
+        int parsed = pair != NULL && PyTuple_Check(pair) &&
+                     PyArg_ParseTuple(pair, "y#y#", &name, &name_length, &value, &value_length);
+        Py_XDECREF(pair);
+        if (!parsed) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_TypeError, "fields must be pairs of bytes");
+            return -1;
+        }
+        out[i] = (struct wire_field){name, (size_t)name_length, value, (size_t)value_length};
+    }
+    *count = (size_t)length;
+    return 0;
+}
+
+static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"hosts",       "port",      "fields",     "sent", "stop",
+                               "connections", "in_flight", "timeout_ns", "held", NULL};
+    PyObject *hosts, *fields, *sent, *stop;
+    const char *port;
+    long connections, in_flight, held;
+    long long timeout;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOllLl:Client", keywords, &PyTuple_Type,
+                                     &hosts, &port, &PyTuple_Type, &fields, &sent, &stop,
+                                     &connections, &in_flight, &timeout, &held))
+        return NULL;
+    if (connections < 1 || connections > CONNECTIONS_MAX)
+        return PyErr_Format(PyExc_ValueError, "connections is %ld, not 1 to %d", connections,
+                            CONNECTIONS_MAX);
+    if (in_flight < 1 || in_flight > CAPACITY_MAX)
+        return PyErr_Format(PyExc_ValueError, "in_flight is %ld, not 1 to %d", in_flight,
+                            CAPACITY_MAX);
+    if (held < 1 || held > CHUNKS_MAX)
+        return PyErr_Format(PyExc_ValueError, "held is %ld, not 1 to %d", held, CHUNKS_MAX);
+    if (timeout < 1)
+        return PyErr_Format(PyExc_ValueError, "timeout_ns is %lld, not positive", timeout);
+
+    struct wire_field list[FIELDS_MAX];
+    const char *names[HOSTS_MAX];
+    char error[160];
+    struct wire_client_options options = {
+        .hosts = names,
+        .port = port,
+        .connections = (uint32_t)connections,
+        .in_flight = (uint32_t)in_flight,
+        .timeout = timeout,
+        .fields = list,
+    };
+    Py_ssize_t host_count = PyTuple_Size(hosts);
+    if (host_count < 1 || host_count > HOSTS_MAX)
+        return PyErr_Format(PyExc_ValueError, "%zd hosts, not 1 to %d", host_count, HOSTS_MAX);
+    for (Py_ssize_t i = 0; i < host_count; i++) {
+        names[i] = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(hosts, i), NULL);
+        if (names[i] == NULL)
+            return NULL;
+    }
+    options.host_count = (size_t)host_count;
+    if (get_fields(fields, list, &options.field_count) < 0)
+        return NULL;
+
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    ClientObject *self = (ClientObject *)alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->chunk_count = (int)held;
+    if (get_int64(sent, &self->sent, 3, PyBUF_WRITABLE, "sent") < 0 ||
+        get_int64(stop, &self->stop, 1, 0, "stop") < 0)
+        goto fail;
+    options.sent = self->sent.buf;
+    options.stop = self->stop.buf;
+    self->client = wire_client_new(&options, error, sizeof error);
+    if (self->client == NULL) {
+        if (error[0])
+            PyErr_SetString(PyExc_ValueError, error);
+        else
+            PyErr_NoMemory();
+        goto fail;
+    }
+    return (PyObject *)self;
+fail:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void client_dealloc(ClientObject *self) {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    if (self->client != NULL)
+        wire_client_free(self->client);
+    for (int i = 0; i < self->chunk_count; i++)
+        if (self->used[i])
+            PyBuffer_Release(&self->views[i]);
+    if (self->sent.obj != NULL)
+        PyBuffer_Release(&self->sent);
+    if (self->stop.obj != NULL)
+        PyBuffer_Release(&self->stop);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef client_methods[] = {
+    {"connect", (PyCFunction)client_connect, METH_O,
+     "connect(until) -> None, or what the peer seems to be."},
+    {"send", (PyCFunction)client_send, METH_VARARGS,
+     "send(buffer, offsets, scheduled, spans, until) -> how many were offered."},
+    {"wait", (PyCFunction)client_wait, METH_O, "wait(until): handles answers."},
+    {"drain", (PyCFunction)client_drain, METH_O,
+     "drain(until): handles answers until all requests have ended; abandons the rest."},
+    {"close", (PyCFunction)client_close, METH_NOARGS, "close(): abandons what is in flight."},
+    {"take", (PyCFunction)client_take, METH_NOARGS,
+     "take() -> (outcomes as bytes, {index: retry delay in ns}) since the last call."},
+    {"messages", (PyCFunction)client_messages, METH_NOARGS,
+     "messages() -> {status: the first message that came with it}."},
+    {"in_flight", (PyCFunction)client_in_flight, METH_NOARGS,
+     "in_flight() -> requests offered and not ended."},
+    {"holds", (PyCFunction)client_holds, METH_O,
+     "holds(buffer) -> whether requests still need its bytes."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot client_slots[] = {
-    {Py_tp_doc, "Sends batches over HTTP/2."},
+    {Py_tp_doc, "Sends OTLP batches over HTTP/2, each at its scheduled time."},
+    {Py_tp_new, (void *)client_new},
+    {Py_tp_dealloc, (void *)client_dealloc},
+    {Py_tp_methods, client_methods},
     {0, NULL},
 };
 
 static PyType_Spec client_spec = {
     .name = "blaster._wire.Client",
     .basicsize = sizeof(ClientObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT,
     .slots = client_slots,
 };
 

@@ -1,0 +1,133 @@
+"""WireTransport sends over HTTP/2 with the C client of ``blaster._wire``."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from blaster import __version__
+from blaster._wire import Client
+from blaster.errors import TargetUnreachable
+from blaster.transport.base import EXPORT_METHOD, OUTCOME, Chunk, Int64
+
+HELD_BUFFERS = 8
+"""How many chunks at most may wait, in part, for the socket or for the peer's windows."""
+
+
+class WireTransport:
+    """A Transport over ``connections`` cleartext HTTP/2 connections, paced in C.
+
+    ``send`` returns when the last request of the chunk was offered; its bytes may still be on their
+    way, and the chunk's buffer is kept until they have left. :meth:`holds` says whether it is.
+    """
+
+    framing: Literal["bytes", "buffer"] = "buffer"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        connections: int,
+        in_flight: int,
+        timeout_s: float,
+        metadata: Sequence[tuple[str, str]],
+        sent: Int64,
+        stop: Int64,
+    ) -> None:
+        self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._delays: dict[int, int] = {}
+        self._client = Client(
+            hosts=_addresses(host, port, self._name),
+            port=str(port),
+            fields=_fields(self._name, timeout_s, metadata),
+            sent=sent,
+            stop=stop,
+            connections=connections,
+            in_flight=in_flight,
+            timeout_ns=round(timeout_s * 1e9),
+            held=HELD_BUFFERS,
+        )
+
+    def connect(self, timeout_s: float) -> None:
+        """Opens the connections and exports an empty request on each."""
+        reason = self._client.connect(time.monotonic_ns() + round(timeout_s * 1e9))
+        if reason is not None:
+            raise TargetUnreachable(f"{self._name}: {reason}")
+
+    def send(self, chunk: Chunk, until: int) -> int:
+        """Offers the batches of ``chunk`` and returns how many, from the first, were offered."""
+        return self._client.send(chunk.buffer, chunk.offsets, chunk.scheduled, chunk.spans, until)
+
+    def holds(self, chunk: Chunk) -> bool:
+        """Whether requests still need the buffer of ``chunk``: it must not be changed yet."""
+        return self._client.holds(chunk.buffer)
+
+    def wait(self, until: int) -> None:
+        """Handles answers until CLOCK_MONOTONIC reaches ``until``."""
+        self._client.wait(until)
+
+    def drain(self, until: int) -> None:
+        """Waits for the answers to all that was sent; at ``until`` the rest is ABANDONED."""
+        self._client.drain(until)
+
+    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        """Takes the Outcomes gathered since the last call."""
+        raw, self._delays = self._client.take()
+        return np.frombuffer(raw, OUTCOME)
+
+    def retry_delays(self) -> dict[int, int]:
+        """The delays (ns) that RetryInfo asked for, by index into the Outcomes last taken."""
+        return self._delays
+
+    def in_flight(self) -> int:
+        """Requests offered and not yet ended."""
+        return self._client.in_flight()
+
+    def messages(self) -> dict[int, str]:
+        """The first message that came with each status."""
+        return self._client.messages()
+
+    def close(self) -> None:
+        """Closes the connections; what is in flight is ABANDONED."""
+        self._client.close()
+
+
+def _addresses(host: str, port: int, name: str) -> tuple[str, ...]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise TargetUnreachable(f"{name}: {error.strerror}") from None
+    # "addr%scope" where the family has scopes: getaddrinfo has put it into the text.
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))[:16]
+
+
+def _fields(
+    authority: str, timeout_s: float, metadata: Sequence[tuple[str, str]]
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The header fields of every request, in the order of gRPC's PROTOCOL-HTTP2.md."""
+    fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", EXPORT_METHOD),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("grpc-timeout", _grpc_timeout(timeout_s)),
+        ("content-type", "application/grpc"),
+        ("user-agent", f"blaster/{__version__}"),
+        *((name.lower(), value) for name, value in metadata),
+    ]
+    return tuple((name.encode("ascii"), value.encode()) for name, value in fields)
+
+
+def _grpc_timeout(timeout_s: float) -> str:
+    """At most eight digits, and a unit fine enough to matter (PROTOCOL-HTTP2.md, Timeout)."""
+    for unit, scale in (("u", 1_000_000), ("m", 1_000)):
+        value = max(1, round(timeout_s * scale))
+        if value < 10**8:
+            return f"{value}{unit}"
+    return f"{min(round(timeout_s), 10**8 - 1)}S"

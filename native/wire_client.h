@@ -1,0 +1,96 @@
+/* The client: paces requests over some HTTP/2 connections to one peer and accounts for each.
+ *
+ * Knows nothing of Python and has no globals. One client belongs to one thread. It runs only within
+ * the calls below: between them nothing is sent, read or timed out.
+ *
+ * A request that was offered ends in exactly one outcome, whatever the peer does:
+ * - no connection (or none that allows a stream) until its deadline: CONNECT_FAILED, it never left;
+ * - the connection ends before its first byte was written: it waits for the next connection;
+ * - the connection ends later: CONNECTION_LOST;
+ * - GOAWAY says that it was not processed: sent again while its bytes are still here, else
+ *   REFUSED_STREAM (RFC 9113, 6.8);
+ * - no answer until its deadline: RST_STREAM(CANCEL) and NO_ANSWER_TIMEOUT.
+ */
+#ifndef BLASTER_WIRE_CLIENT_H
+#define BLASTER_WIRE_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire_conn.h"
+
+struct wire_client_options {
+    const char *const *hosts; /* numeric addresses, tried in this order */
+    size_t host_count;
+    const char *port;
+    uint32_t connections, in_flight;
+    int64_t timeout;                 /* nanoseconds for each request */
+    const struct wire_field *fields; /* of every request; copied */
+    size_t field_count;
+    int64_t *sent;       /* requests, spans, bytes: raised before a request can leave */
+    const int64_t *stop; /* not 0: return soon */
+};
+
+/* One request's end; the times are CLOCK_MONOTONIC nanoseconds. */
+struct wire_outcome {
+    int64_t scheduled, sent, done, spans, bytes, rejected, status;
+};
+
+/* The delay that a peer asked for with RetryInfo, of the outcome with this index. */
+struct wire_delay {
+    int64_t outcome, delay;
+};
+
+/* Requests to send: offsets (count + 1) cut the bytes. */
+struct wire_batches {
+    const uint8_t *bytes;
+    const int64_t *offsets, *scheduled, *spans;
+    int64_t count;
+};
+
+struct wire_client;
+
+/* NULL: *error says why, or memory is short when that is empty. */
+struct wire_client *wire_client_new(const struct wire_client_options *options, char *error,
+                                    size_t room);
+/* Closes the connections if they are open. */
+void wire_client_free(struct wire_client *client);
+
+/* Opens all connections and exports an empty request on each. 0; 1: the peer answered without
+ * gRPC's blessing, or did not answer: see wire_client_reason; -1: memory is short. */
+int wire_client_connect(struct wire_client *client, int64_t until);
+
+/* Offers the batches in order, each at its scheduled time, and returns how many were offered: all,
+ * unless CLOCK_MONOTONIC reaches `until` or *stop is not 0. `chunk` counts who still needs the
+ * bytes. -1: memory is short; nothing was offered. */
+int64_t wire_client_send(struct wire_client *client, const struct wire_batches *batches,
+                         struct wire_chunk *chunk, int64_t until);
+
+/* Handles answers until one of the chunks is not held, `until` or stop. */
+void wire_client_wait_chunk(struct wire_client *client, const struct wire_chunk *chunks,
+                            size_t count, int64_t until);
+
+void wire_client_wait(struct wire_client *client, int64_t until);
+
+/* Handles answers until all requests have ended; at `until` the rest is ABANDONED. *stop does not
+ * cut it short. */
+void wire_client_drain(struct wire_client *client, int64_t until);
+
+/* Abandons what is in flight and closes the connections. */
+void wire_client_close(struct wire_client *client);
+
+int64_t wire_client_in_flight(const struct wire_client *client);
+
+/* The outcomes and delays since the last wire_client_clear. */
+const struct wire_outcome *wire_client_outcomes(const struct wire_client *client, size_t *count);
+const struct wire_delay *wire_client_delays(const struct wire_client *client, size_t *count);
+void wire_client_clear(struct wire_client *client);
+
+/* The first message that came with the status; NULL when there was none. */
+const char *wire_client_message(const struct wire_client *client, int status, size_t *length);
+
+/* Why the last connection ended or could not be had. */
+const char *wire_client_reason(const struct wire_client *client);
+
+#endif
