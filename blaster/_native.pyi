@@ -1,11 +1,15 @@
 """The C kernel: stamping batches and scanning requests."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from typing_extensions import Buffer
+import numpy as np
+from typing_extensions import Buffer as _Buffer
+
+# numpy's stubs say that an array is a Buffer only from Python 3.12 on.
+Buffer = _Buffer | np.ndarray[Any, Any]
 
 class ScanCounts(TypedDict):
-    """What a scanner counted; see native/scan.h. ``violations`` in the order of sink.rules.RULES."""
+    """What a scanner counted; see native/scan.h. ``violations`` in the order of sink.rules."""
 
     requests: int
     malformed: int

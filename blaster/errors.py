@@ -1,4 +1,4 @@
-"""The errors a user can meet; the command line prints each as one line and exits with its status."""
+"""The errors a user can meet: each is one line and an exit status."""
 
 
 class BlasterError(Exception):

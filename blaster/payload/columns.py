@@ -91,9 +91,12 @@ class ColumnSource:
             self._span_step = self._odd_span * np.uint64(len(self._starts))
         self._reserve(0)
 
-    def make(self, first: Int64, per_batch: int, ended: Int64) -> Columns:
+    def make(
+        self, first: Int64, per_batch: int, ended: Int64, quota_first: Int64 | None = None
+    ) -> Columns:
         """The columns of batches of ``per_batch`` traces each: batch i holds the traces from
-        number ``first[i]`` on, which ended at ``ended[i]`` (ns since the epoch).
+        number ``first[i]`` on, which ended at ``ended[i]`` (ns since the epoch) and count for the
+        quota of violations from ``quota_first[i]`` on (default: ``first``).
 
         The arrays are overwritten by the next call.
         """
@@ -121,7 +124,7 @@ class ColumnSource:
         np.multiply(span_ids, _MIX_1, out=span_ids)
         _fold(span_ids, _29, span_scratch)
 
-        variants = self.quota.kinds(first, per_batch)
+        variants = self.quota.kinds(first if quota_first is None else quota_first, per_batch)
         duration = np.right_shift(low, _DURATION_BITS, out=number)
         np.multiply(duration, _DURATION_STEP_NS, out=duration)
         np.add(duration, np.uint64(BASE_DURATION_NS), out=duration)

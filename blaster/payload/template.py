@@ -101,7 +101,7 @@ def build(requests: Sequence[ExportTraceServiceRequest]) -> Template:
 
 def _split(data: bytes) -> tuple[tuple[Frame, ...], bytes]:
     """The frames of a request, and the bytes of its spans."""
-    frames = []
+    frames: list[Frame] = []
     start, end = 0, len(data)
     for number in (_RESOURCE_SPANS, _SCOPE_SPANS):
         inner = [f for f in fields(data, start, end) if f.number == number]

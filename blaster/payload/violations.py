@@ -53,7 +53,8 @@ class Quota:
         """How many of each kind (int64, by the kinds' order) those traces carry in all."""
         period = len(self._pattern)
         upto = self._up_to(first + counts, period) - self._up_to(first, period)
-        return upto[1:].sum(axis=1)
+        counted: npt.NDArray[np.int64] = upto[1:].sum(axis=1)
+        return counted
 
     def _up_to(self, n: npt.NDArray[np.int64], period: int) -> npt.NDArray[np.int64]:
         whole, rest = np.divmod(n, period)

@@ -99,15 +99,14 @@ def load(name_or_path: str) -> Scenario:
 
 def parse(text: str, file: str) -> Scenario:
     """The scenario that TOML ``text`` says; ``file`` names it in errors. UsageError as in load."""
-    shown = quoted(file)[1:-1]
+    shown = _in_line(file)
     try:
         # Floats stay text, so that a share is kept exactly as it was written.
         document = tomllib.loads(text, parse_float=_Float)
     except tomllib.TOMLDecodeError as error:
         match = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error), re.DOTALL)
         message, line = (match[1], f":{match[2]}") if match else (str(error), "")
-        message = quoted(message)[1:-1] if not message.isprintable() else message
-        raise UsageError(f"{shown}{line}: not TOML: {message}") from None
+        raise UsageError(f"{shown}{line}: not TOML: {_in_line(message)}") from None
     except (ValueError, RecursionError):
         # tomllib lets int's own limit on digits and Python's on nesting through.
         raise UsageError(f"{shown}: not TOML: a number too long or tables too deep") from None
@@ -134,11 +133,8 @@ class _Table:
 
     def refuse(self, key: str, wanted: str) -> NoReturn:
         value = self.values[key]
-        if isinstance(value, bool):
-            value = str(value).lower()
-        elif type(value) is str:
-            value = quoted(value)
-        raise UsageError(f"{self.file}: {self.path}{key} = {_cut(value)}: {wanted}")
+        shown = str(value).lower() if isinstance(value, bool) else quoted(value)
+        raise UsageError(f"{self.file}: {self.path}{key} = {shown}: {wanted}")
 
     def number(self, key: str, parse: Callable[[str], _T], default: _T) -> _T:
         """The value of ``key``, a number or text, by ``parse`` (ValueError: what is right)."""
@@ -179,7 +175,7 @@ class _Table:
         for key in self.values:
             if key not in self.known:
                 raise UsageError(
-                    f"{self.file}: {self.path}{quoted(key)[1:-1]}: unknown key; "
+                    f"{self.file}: {self.path}{_in_line(key)}: unknown key; "
                     f"known: {', '.join(self.known)}{_nearest(key, self.known)}"
                 )
 
@@ -295,7 +291,7 @@ def _percent(text: str) -> float:
 
 
 def _read(path: str) -> str:
-    shown = quoted(path)[1:-1]
+    shown = _in_line(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # open would wait for ever on a pipe
             raise UsageError(f"{shown}: not a file")
@@ -318,6 +314,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _cut(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _in_line(text: str) -> str:
+    """``text`` as it is where it fits into one line of an error, escaped or cut where not."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= 300 else f"{text[:297]}..."

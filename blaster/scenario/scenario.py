@@ -163,14 +163,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ``stages`` replaces all stages. ``rate`` (None: max) makes one steady stage of them, which
         lasts as long as they did together, or ``duration_ns``. ``duration_ns`` alone stretches a
         single stage; ValueError where there are several, since it does not say which of them to
-        stretch; ValueError also for ``stages`` with rate or duration. ``cpu_recovers`` is no longer
-        asked where the new stages have no peak to recover from.
+        stretch; ValueError also for ``stages`` with rate or duration. The budgets of the target's
+        CPU and memory were set for the rate and go with it; ``cpu_recovers`` is no longer asked
+        where the new stages have no peak to recover from.
         """
+        workload, criteria = self.workload, self.criteria
+        if stages is not None or rate is not msgspec.UNSET:
+            criteria = replace(criteria, target_cpu_percent_max=None, target_rss_bytes_max=None)
         if stages is None:
             stages = self._stages_at(rate, duration_ns)
         elif rate is not msgspec.UNSET or duration_ns is not None:
             raise ValueError("stages already say rate and duration")
-        workload, criteria = self.workload, self.criteria
         if not _have_peak(stages):
             criteria = replace(criteria, cpu_recovers=False)
         if violation_rate is not None:

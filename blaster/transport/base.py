@@ -80,7 +80,7 @@ class Chunk:
 
     scheduled: Int64
     spans: Int64
-    offsets: Int64
+    offsets: Int64 = field(default_factory=lambda: np.zeros(1, np.int64))
     buffer: memoryview | None = None
     batches: list[bytes] = field(default_factory=list)
 
@@ -93,8 +93,8 @@ class Transport(Protocol):
 
     ``sent`` is an int64 array in shared memory (SENT_REQUESTS, SENT_SPANS, SENT_BYTES) that a
     transport raises *before* the first byte of a request can leave, so that what a killed worker
-    sent is known. ``stop`` is an int64 array of one: once it is not 0, ``send``, ``wait`` and
-    ``drain`` return within 100 ms.
+    sent is known. ``stop`` is an int64 array of one: once it is not 0, ``send`` and ``wait``
+    return within 100 ms.
     """
 
     framing: Literal["bytes", "buffer"]
@@ -115,7 +115,10 @@ class Transport(Protocol):
         """Handles answers until CLOCK_MONOTONIC reaches ``until``."""
 
     def drain(self, until: int) -> None:
-        """Waits for the answers to all that was sent; at ``until`` the rest is ABANDONED."""
+        """Waits for the answers to all that was sent; at ``until`` the rest is ABANDONED.
+
+        The stop word does not cut it short. Nothing is sent afterwards.
+        """
 
     def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
         """Takes the Outcomes (dtype OUTCOME) gathered since the last call."""

@@ -1,0 +1,253 @@
+"""A worker: makes the batches of its shard and sends them, until the plan or the user says stop.
+
+It runs in a process of its own, forked before grpcio is imported or any thread is started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from blaster.engine.ledger import (
+    CPU_BEGIN_NS,
+    CPU_NS,
+    DONE,
+    FAILED,
+    READY,
+    RUNNING,
+    SCHEDULED_SPANS,
+    SENT_REQUESTS,
+    START_NS,
+    STATE,
+    STOP_NS,
+    Ledger,
+)
+from blaster.engine.plan import Plan
+from blaster.errors import BlasterError
+from blaster.transport.base import Chunk, Int64, Status, Transport
+
+CHUNK_SPANS = 16_384
+"""Spans stamped at a time: enough to make Python's cost a span small, few enough for the caches."""
+
+LEAD_NS = 5_000_000
+"""How long before its time a request is stamped."""
+
+HORIZON_NS = 50_000_000
+"""How far ahead a chunk reaches: no longer, so that what is recorded is never old."""
+
+GRACE_NS = 1_000_000_000
+"""How long after the last stage what is late may still be offered; then it is not_offered."""
+
+DRAIN_ON_STOP_NS = 1_000_000_000
+"""How long answers are awaited after an interruption."""
+
+MAX_CHUNK_BYTES = 64 << 20
+
+TransportFactory = Callable[[Int64, Int64], Transport]
+"""Makes a transport from the ``sent`` and ``stop`` arrays, in the worker."""
+
+
+def run(
+    plan: Plan,
+    worker: int,
+    ledger: Ledger,
+    make_transport: TransportFactory,
+    *,
+    timeout_s: float,
+    connect_timeout_s: float,
+) -> None:
+    """The life of worker ``worker``: connect, wait for the start, send, drain, record.
+
+    What goes wrong is left in the slab for the parent to say; the state then is FAILED.
+    """
+    slab = ledger.slabs[worker]
+    transport: Transport | None = None
+    try:
+        transport = make_transport(slab.sent, ledger.stop)
+        transport.connect(connect_timeout_s)
+        slab.words[STATE] = READY
+        while ledger.control[START_NS] == 0 and ledger.control[STOP_NS] == 0:
+            time.sleep(0.001)
+        slab.words[STATE] = RUNNING
+        _Worker(plan, worker, ledger, transport).send_all(int(timeout_s * 1e9))
+        slab.say({Status(status).name: text for status, text in transport.messages().items()})
+        slab.words[STATE] = DONE
+    except BlasterError as error:
+        slab.say({"error": str(error), "exit_status": str(error.exit_status)})
+        slab.words[STATE] = FAILED
+    finally:
+        if transport is not None:
+            transport.close()
+            slab.record(transport.outcomes(), closed_loop=plan.pacer is None)
+
+
+class _Worker:
+    def __init__(self, plan: Plan, worker: int, ledger: Ledger, transport: Transport) -> None:
+        self._plan = plan
+        self._shard = plan.shard(worker)
+        self._ledger = ledger
+        self._slab = ledger.slabs[worker]
+        self._transport = transport
+        self._source = plan.column_source()
+        self._template = plan.template.compile()
+        self._chunk_requests = max(
+            1,
+            min(
+                CHUNK_SPANS // plan.spans_per_request,
+                MAX_CHUNK_BYTES // plan.template.batch_bytes(plan.per_request),
+            ),
+        )
+        self._epoch = time.time_ns() - time.monotonic_ns()
+        self._start = 0
+        self._buffers = _Buffers()
+
+    def send_all(self, timeout_ns: int) -> None:
+        self._start = int(self._ledger.control[START_NS])
+        self._slab.words[CPU_BEGIN_NS] = self._slab.words[CPU_NS] = time.process_time_ns()
+        if self._start:
+            if self._plan.pacer is None:
+                self._closed_loop()
+            else:
+                self._open_loop()
+        self._slab.words[SCHEDULED_SPANS] = self._scheduled_spans()
+        self._drain(time.monotonic_ns() + timeout_ns)
+
+    def _drain(self, until: int) -> None:
+        """Awaits the answers, recording what comes; a stop leaves them DRAIN_ON_STOP_NS."""
+        stop = self._ledger.control[STOP_NS : STOP_NS + 1]
+        while not stop[0] and self._transport.in_flight() and time.monotonic_ns() < until:
+            self._transport.wait(min(time.monotonic_ns() + HORIZON_NS, until))
+            self._record()
+        if stop[0]:
+            until = min(until, time.monotonic_ns() + DRAIN_ON_STOP_NS)
+        self._transport.drain(until)
+        self._record()
+
+    def _open_loop(self) -> None:
+        shard, transport = self._shard, self._transport
+        assert shard.requests is not None and self._plan.pacer is not None
+        until = self._start + self._plan.pacer.duration_ns + GRACE_NS
+        k = 0
+        while k < shard.requests:
+            ahead = np.arange(k, min(k + self._chunk_requests, shard.requests), dtype=np.int64)
+            scheduled = shard.times(ahead) + self._start
+            now = time.monotonic_ns()
+            if self._ledger.control[STOP_NS] or now >= until:
+                return
+            if scheduled[0] > now + LEAD_NS:
+                transport.wait(min(int(scheduled[0]) - LEAD_NS, now + HORIZON_NS))
+                self._record()
+                continue
+            here = max(1, int(np.searchsorted(scheduled, now + HORIZON_NS)))
+            traces = shard.traces_in(ahead[:here])
+            # Only the run's last request can hold fewer traces: it goes in a chunk of its own.
+            here = max(1, int(np.count_nonzero(traces == traces[0])))
+            chunk = self._chunk(ahead[:here], int(traces[0]), scheduled[:here])
+            offered = transport.send(chunk, until)
+            self._record()
+            if offered < here:
+                return
+            k += here
+
+    def _closed_loop(self) -> None:
+        transport = self._transport
+        until = self._start + self._plan.scenario.duration_ns
+        k = 0
+        while not self._ledger.control[STOP_NS]:
+            now = time.monotonic_ns()
+            if now >= until:
+                return
+            ahead = np.arange(k, k + self._chunk_requests, dtype=np.int64)
+            scheduled = np.full(len(ahead), now, np.int64)
+            chunk = self._chunk(ahead, self._plan.per_request, scheduled)
+            offered = transport.send(chunk, until)
+            self._record()
+            if offered < len(ahead):
+                return
+            k += offered
+
+    def _chunk(self, k: Int64, traces: int, scheduled: Int64) -> Chunk:
+        """The stamped batches of requests ``k``, of ``traces`` traces each."""
+        columns = self._source.make(
+            self._shard.first_traces(k),
+            traces,
+            scheduled + self._epoch,
+            self._shard.quota_traces(k),
+        )
+        spans = np.full(len(k), traces * self._plan.template.spans_per_trace, np.int64)
+        if self._transport.framing == "bytes":
+            batches = self._template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
+            return Chunk(scheduled, spans, batches=batches)
+        offsets = np.empty(len(k) + 1, np.int64)
+        out = self._buffers.take(self._plan.template.batch_bytes(traces) * len(k))
+        self._template.stamp_into(columns.arrays, columns.variants, columns.counts, out, offsets)
+        return Chunk(scheduled, spans, offsets=offsets, buffer=out.data)
+
+    def _record(self) -> None:
+        self._slab.record(self._transport.outcomes(), closed_loop=self._plan.pacer is None)
+        self._slab.words[CPU_NS] = time.process_time_ns()
+
+    def _scheduled_spans(self) -> int:
+        """The spans that were due while this worker was offering, and never fewer than it sent."""
+        sent = self._shard.spans_of(int(self._slab.words[SENT_REQUESTS]))
+        if self._plan.pacer is None or not self._start:
+            return sent
+        stop = int(self._ledger.control[STOP_NS])
+        elapsed = (stop or time.monotonic_ns()) - self._start
+        return max(sent, self._shard.spans_of(self._shard.due(elapsed)))
+
+
+class _Buffers:
+    """Memory for chunks, used again once no transport holds it: fresh pages cost page faults."""
+
+    def __init__(self) -> None:
+        self._arrays: list[npt.NDArray[np.uint8]] = []
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """An array (uint8) of at least ``size`` that nobody else refers to."""
+        arrays = self._arrays
+        for index in range(len(arrays)):
+            # Two references: the list's and getrefcount's own argument.
+            if sys.getrefcount(arrays[index]) == 2 and len(arrays[index]) >= size:
+                return arrays[index]
+        arrays.append(np.empty(size, np.uint8))
+        return arrays[-1]
+
+
+def fork(target: Callable[[], None]) -> int:
+    """Forks a process that runs ``target`` and exits; returns its pid.
+
+    The child ignores SIGINT (the parent stops it) and, on Linux, is killed when the parent dies.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _die_with(parent)
+        target()
+        status = 0
+    except BaseException:  # the child must not return into the parent's stack
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

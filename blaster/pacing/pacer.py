@@ -1,0 +1,118 @@
+"""Pacers: pure functions between elapsed time and spans due. No clock, no sleep.
+
+Span n of a steady load is due n·10⁹ // rate ns after its start: an absolute integer schedule, never
+an accumulated interval. A ramp from rate a to b over T is due where the integral of the rate
+reaches n: a·t + (b - a)·t²/(2T) = n.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+NS = 1_000_000_000
+
+
+class Pacer(Protocol):
+    """``total`` spans are due over ``duration_ns``; times and due are inverse."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def duration_ns(self) -> int: ...
+
+    def times(self, n: Int64) -> Int64:
+        """When each span n (0 ≤ n < total) is due: int64 ns since the start, ascending with n."""
+
+    def due(self, elapsed_ns: int) -> int:
+        """How many spans are due by then: those with times(n) ≤ elapsed_ns."""
+
+
+class Steady:
+    """``rate`` spans a second for ``duration_ns``."""
+
+    def __init__(self, rate: int, duration_ns: int) -> None:
+        self.rate, self.duration_ns = rate, duration_ns
+        self.total = rate * duration_ns // NS
+
+    def times(self, n: Int64) -> Int64:
+        seconds, rest = np.divmod(n, self.rate)
+        times: Int64 = seconds * NS + rest * NS // self.rate
+        return times
+
+    def due(self, elapsed_ns: int) -> int:
+        if elapsed_ns < 0:
+            return 0
+        # n·10⁹ // rate ≤ t  ⇔  n·10⁹ < (t + 1)·rate
+        return min(self.total, ((elapsed_ns + 1) * self.rate - 1) // NS + 1)
+
+
+class Ramp:
+    """From ``start_rate`` to ``end_rate`` spans a second, linearly over ``duration_ns``."""
+
+    def __init__(self, start_rate: int, end_rate: int, duration_ns: int) -> None:
+        self.start_rate, self.end_rate, self.duration_ns = start_rate, end_rate, duration_ns
+        self.total = (start_rate + end_rate) * duration_ns // (2 * NS)
+
+    def times(self, n: Int64) -> Int64:
+        # The root of the integral in the form that does not cancel: t = 2n / (a + √(a² + 2sn)).
+        a = float(self.start_rate)
+        slope = (self.end_rate - self.start_rate) / (self.duration_ns / NS)
+        root = np.sqrt(np.maximum(a * a + 2 * slope * n, 0.0))
+        below = np.maximum(a + root, np.finfo(float).tiny)
+        seconds = np.where(n == 0, 0.0, 2.0 * n / below)
+        times: Int64 = np.minimum(seconds * NS, self.duration_ns - 1).astype(np.int64)
+        return times
+
+    def due(self, elapsed_ns: int) -> int:
+        if elapsed_ns < 0:
+            return 0
+        t = min(elapsed_ns, self.duration_ns) / NS
+        slope = (self.end_rate - self.start_rate) / (self.duration_ns / NS)
+        guess = int(self.start_rate * t + slope * t * t / 2)
+        # The float is within a span or so: settle on what times() says.
+        n = max(0, min(self.total, guess))
+        while n < self.total and self._time(n) <= elapsed_ns:
+            n += 1
+        while n > 0 and self._time(n - 1) > elapsed_ns:
+            n -= 1
+        return n
+
+    def _time(self, n: int) -> int:
+        return int(self.times(np.array([n], np.int64))[0])
+
+
+class Stages:
+    """Pacers one after another."""
+
+    def __init__(self, parts: Sequence[Pacer]) -> None:
+        self._parts = parts
+        self._starts = [0]
+        self._firsts = [0]
+        for part in parts:
+            self._starts.append(self._starts[-1] + part.duration_ns)
+            self._firsts.append(self._firsts[-1] + part.total)
+        self.total, self.duration_ns = self._firsts[-1], self._starts[-1]
+
+    def times(self, n: Int64) -> Int64:
+        result = np.empty(n.shape, np.int64)
+        which = np.searchsorted(self._firsts[1:], n, side="right")
+        for index, part in enumerate(self._parts):
+            here = which == index
+            if here.any():
+                result[here] = part.times(n[here] - self._firsts[index]) + self._starts[index]
+        return result
+
+    def due(self, elapsed_ns: int) -> int:
+        if elapsed_ns < 0:
+            return 0
+        index = bisect_right(self._starts, elapsed_ns) - 1
+        if index >= len(self._parts):
+            return self.total
+        return self._firsts[index] + self._parts[index].due(elapsed_ns - self._starts[index])

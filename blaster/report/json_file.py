@@ -1,0 +1,50 @@
+"""results.json: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from blaster.engine.results import Results
+from blaster.errors import UsageError
+from blaster.units import quoted
+
+
+def to_json(results: Results) -> str:
+    """The results as indented JSON, by the contract of schema 1."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=2).decode() + "\n"
+
+
+def write(text: str, path: str) -> None:
+    """Writes ``text`` to ``path``, or to standard output for ``-``. A reader of the path never
+    sees half a file."""
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_writable(option: str, path: str | None) -> None:
+    """Refuses, before anything is measured, a path that could not be written afterwards."""
+    if path is None or path == "-":
+        return
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise UsageError(f"{option} {quoted(path)}: the folder {quoted(str(parent))} is not there")
+    if Path(path).is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"{option} {quoted(path)}: must be a file that can be written")

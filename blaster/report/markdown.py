@@ -1,0 +1,48 @@
+"""The results as a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blaster.engine.results import Results
+from blaster.report import rows
+
+
+def to_markdown(results: Results) -> str:
+    """Title with date, Configuration, Results, Violations breakdown, Conclusion."""
+    assert results.verdict is not None
+    verdict = results.verdict
+    return "\n".join(
+        [
+            f"# Load test {results.scenario}, {results.started_at[:10]}",
+            "",
+            "## Configuration",
+            "",
+            *_table(("Setting", "Value"), rows.configuration(results)),
+            "",
+            "## Results",
+            "",
+            *_table(("Figure", "Value"), rows.outcome(results)),
+            "",
+            "## Violations breakdown",
+            "",
+            *_table(("Rule", "Injected", "Detected"), rows.violations(results)),
+            "",
+            "## Conclusion",
+            "",
+            f"**{'Passed' if verdict.passed else 'Failed'}.** "
+            f"Limited by: {verdict.limited_by} ({verdict.reason}).",
+            "",
+            *(
+                f"- {check.name}: {rows.mark(check)} (expected {check.expected}; "
+                f"actual {check.actual})"
+                for check in verdict.checks
+            ),
+            "",
+        ]
+    )
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]

@@ -1,0 +1,115 @@
+"""The figures of a run as rows of text, for the console and for Markdown alike."""
+
+from __future__ import annotations
+
+from blaster.engine.results import AveragePeak, Check, Results
+from blaster.units import format_bytes, format_count
+
+NONE = "–"
+
+
+def configuration(results: Results) -> list[tuple[str, str]]:
+    """What was asked for."""
+    asked = results.configuration
+    rate = results.rate.target_spans_per_s
+    return [
+        ("Scenario", results.scenario),
+        ("Stages", "; ".join(asked.stages)),
+        ("Duration", f"{results.duration_s:.1f} s"),
+        ("Target rate", "max" if rate is None else f"{rate:,.6g} spans/s"),
+        ("Violation rate", f"{asked.violation_rate:.4g} of traces"),
+        ("Endpoint", f"{asked.endpoint} ({asked.transport})"),
+        (
+            "Workers",
+            f"{asked.workers}, {asked.connections} connections, "
+            f"up to {asked.in_flight} requests in flight",
+        ),
+        (
+            "Request",
+            f"{asked.spans_per_request:,} spans, {asked.spans_per_trace:,} in a trace, "
+            f"{_figure(results.bytes.per_span, '.1f')} bytes a span",
+        ),
+        ("Seed", str(results.seed)),
+    ]
+
+
+def outcome(results: Results) -> list[tuple[str, str]]:
+    """What came of it."""
+    spans, rate, latency = results.spans, results.rate, results.latency_ms
+    rows = [
+        ("Total spans", f"{spans.sent:,} sent, {spans.accepted:,} accepted"),
+        ("Achieved rate", f"{rate.achieved_spans_per_s:,.1f} spans/s"),
+        ("Violations detected", _detected(results)),
+        ("Latency p50", _ms(latency.response.p50)),
+        ("Latency p99", _ms(latency.response.p99)),
+        ("Lateness p99", _ms(results.lateness_ms.p99)),
+    ]
+    nothing = AveragePeak(None, None)
+    cpu = results.target.cpu_percent if results.target else nothing
+    rss = results.target.rss_bytes if results.target else nothing
+    rows += [
+        ("Backend CPU, peak", f"{_figure(cpu.peak, '.1f')} %"),
+        ("Backend CPU, average", f"{_figure(cpu.avg, '.1f')} %"),
+        ("Backend memory, peak", _size(rss.peak)),
+        ("Backend memory, average", _size(rss.avg)),
+        ("Errors", _errors(results)),
+        (
+            "Generator",
+            f"{_figure(results.generator.cpu_percent.avg, '.1f')} % of a core, "
+            f"{_figure(results.generator.spans_per_cpu_second, ',.0f')} spans per CPU-second",
+        ),
+    ]
+    return rows
+
+
+def violations(results: Results) -> list[tuple[str, str, str]]:
+    """Rule, injected, detected."""
+    detected = results.violations.detected_by_rule
+    return [
+        (rule, format_count(count), NONE if detected is None else format_count(detected[rule]))
+        for rule, count in results.violations.by_rule.items()
+    ]
+
+
+def mark(check: Check) -> str:
+    """passed, FAILED or not measured."""
+    return {True: "passed", False: "FAILED", None: "not measured"}[check.passed]
+
+
+def _detected(results: Results) -> str:
+    found = results.violations
+    if found.detected is None:
+        return f"not measured ({found.injected:,} injected)"
+    share = "" if found.detection_rate is None else f" ({found.detection_rate:.1%} of expected)"
+    return f"{found.detected:,} of {found.injected:,}{share}"
+
+
+def _errors(results: Results) -> str:
+    errors = {s: n for s, n in results.requests.by_status.items() if s != "OK"}
+    lost = {
+        name: count
+        for name, count in (
+            ("rejected", results.spans.rejected),
+            ("failed", results.spans.failed),
+            ("unknown", results.spans.unknown),
+            ("not offered", results.spans.not_offered),
+        )
+        if count
+    }
+    if not errors and not lost:
+        return "0"
+    requests = ", ".join(f"{n:,} × {status}" for status, n in errors.items()) or "0 requests"
+    spans = ", ".join(f"{n:,} {name}" for name, n in lost.items()) or "none lost"
+    return f"{requests}; spans: {spans}"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return NONE if value is None else format(value, form)
+
+
+def _ms(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.3f} ms"
+
+
+def _size(value: float | None) -> str:
+    return NONE if value is None else format_bytes(value)

@@ -1,0 +1,202 @@
+"""One load test from its options to its results: what ``blaster run`` does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from blaster.engine.plan import Plan
+from blaster.engine.results import Configuration, Results, results_of
+from blaster.engine.runner import Progress, Runner
+from blaster.errors import UsageError
+from blaster.measure.sampler import Sampler, parse_watch
+from blaster.scenario import loading, overrides
+from blaster.scenario.scenario import Scenario
+from blaster.sink.process import EmbeddedSink
+from blaster.transport import choice
+from blaster.transport.endpoint import Endpoint
+from blaster.transport.endpoint import resolve as resolve_endpoint
+from blaster.transport.probe import probe
+from blaster.units import format_bytes, quoted
+from blaster.verdict.verdict import judge
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""What a gRPC server takes unless told otherwise."""
+
+PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 8
+"""Requests in flight by default: in all of a paced run, and for each worker of a closed loop."""
+
+SPANS_PER_WORKER = 200_000
+"""The rate that one worker is given before another is started: well below what it can send."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None: not given."""
+
+    scenario: str = "normal"
+    endpoint: str | None = None
+    embedded: bool = False
+    rate: str | None = None
+    duration: str | None = None
+    violation_rate: str | None = None
+    stages: str | None = None
+    spans_per_trace: int | None = None
+    workers: int | None = None
+    connections: int | None = None
+    in_flight: int | None = None
+    batch: int | None = None
+    transport: str = "auto"
+    timeout_s: float = 10.0
+    headers: Sequence[str] = ()
+    watch: Sequence[str] = ()
+    seed: int | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def run(options: Options, on_progress: Callable[[Progress], None] | None = None) -> Results:
+    """Runs the load test and judges it. Raises BlasterError for what keeps it from starting."""
+    scenario = scenario_of(options)
+    transport = choice.choose(options.transport)
+    if transport == "null" and options.embedded:
+        raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
+    workers = _workers(options, scenario)
+    connections, in_flight = _flight(options, scenario, workers)
+    metadata = _metadata(options.headers)
+    seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
+    plan = Plan.of(scenario, seed=seed, workers=workers)
+    _check_batch(plan)
+    watches = [parse_watch(text) for text in options.watch]
+    endpoint = resolve_endpoint(options.endpoint, options.environ)
+    if options.embedded and options.endpoint is not None:
+        raise UsageError(
+            f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
+            "which is the target itself"
+        )
+    with _target(options.embedded, endpoint) as (endpoint, sink):
+        if transport != "null" and sink is None:
+            probe(endpoint.host, endpoint.port)
+        target = None
+        if watches:
+            target = Sampler(watches)
+        elif sink is not None:
+            target = Sampler([parse_watch(str(sink.pid))])
+        settings = choice.Settings(
+            endpoint=endpoint,
+            connections=-(-connections // workers),
+            in_flight=-(-in_flight // workers),
+            timeout_s=options.timeout_s,
+            metadata=metadata,
+        )
+        record = Runner(
+            plan,
+            choice.factory(transport, settings),
+            timeout_s=options.timeout_s,
+            target=target,
+            on_progress=on_progress,
+        ).run()
+        counts = sink.settled_counts() if sink is not None else None
+    configuration = Configuration(
+        endpoint=endpoint.url,
+        transport=transport,
+        workers=workers,
+        connections=settings.connections * workers,
+        in_flight=settings.in_flight * workers,
+        spans_per_request=plan.spans_per_request,
+        spans_per_trace=plan.template.spans_per_trace,
+        violation_rate=float(scenario.workload.violation_rate),
+        stages=[str(stage) for stage in scenario.stages],
+    )
+    results = results_of(record, configuration, counts)
+    results.verdict = judge(results, scenario)
+    return results
+
+
+def scenario_of(options: Options) -> Scenario:
+    """The scenario that was named, with the options and the environment in force."""
+    scenario = overrides.resolve(
+        loading.load(options.scenario),
+        rate=options.rate,
+        duration=options.duration,
+        violation_rate=options.violation_rate,
+        stages=options.stages,
+        environ=options.environ,
+    )
+    for option, value, most in (
+        ("--batch", options.batch, 1_000_000),
+        ("--spans-per-trace", options.spans_per_trace, 1000),
+    ):
+        _check_range(option, value, most)
+    if options.seed is not None and not 0 <= options.seed < 2**63:
+        raise UsageError(f"--seed {options.seed}: must be from 0 to 2^63 - 1")
+    return scenario.with_overrides(
+        spans_per_trace=options.spans_per_trace, batch=options.batch, seed=options.seed
+    )
+
+
+@contextmanager
+def _target(embedded: bool, endpoint: Endpoint) -> Iterator[tuple[Endpoint, EmbeddedSink | None]]:
+    if not embedded:
+        yield endpoint, None
+        return
+    with EmbeddedSink() as sink:
+        yield resolve_endpoint(sink.endpoint, {}), sink
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _workers(options: Options, scenario: Scenario) -> int:
+    cpus = _cpus()
+    _check_range("--workers", options.workers, max(8, 4 * cpus), f" on {cpus} CPUs")
+    if options.workers is not None:
+        return options.workers
+    if scenario.peak_rate is None:
+        return max(1, cpus - 1)
+    return max(1, min(cpus, -(-scenario.peak_rate // SPANS_PER_WORKER)))
+
+
+def _flight(options: Options, scenario: Scenario, workers: int) -> tuple[int, int]:
+    """Connections and requests in flight over all workers."""
+    _check_range("--in-flight", options.in_flight, 100_000)
+    _check_range("--connections", options.connections, 10_000)
+    default = PACED_IN_FLIGHT if scenario.peak_rate is not None else CLOSED_IN_FLIGHT * workers
+    in_flight = max(options.in_flight or default, workers)
+    return max(options.connections or workers, workers), in_flight
+
+
+def _check_range(option: str, value: int | None, most: int, where: str = "") -> None:
+    if value is not None and not 1 <= value <= most:
+        raise UsageError(f"{option} {value}: must be from 1 to {most:,}{where}")
+
+
+def _check_batch(plan: Plan) -> None:
+    size = plan.template.batch_bytes(plan.per_request)
+    if size <= MAX_MESSAGE_BYTES:
+        return
+    fits = plan.per_request * MAX_MESSAGE_BYTES // size * plan.template.spans_per_trace
+    raise UsageError(
+        f"--batch {plan.spans_per_request}: a request could take {format_bytes(size)}, and a "
+        f"receiver takes {format_bytes(MAX_MESSAGE_BYTES)} unless told otherwise: "
+        f"at most {fits:,} spans"
+    )
+
+
+def _metadata(headers: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The headers as gRPC metadata. The values are secrets: no message repeats them."""
+    pairs = []
+    for header in headers:
+        key, equals, value = header.partition("=")
+        name = key.strip().lower()
+        if not equals or not name or not all(c.isalnum() or c in "-_." for c in name):
+            raise UsageError(f"--header {quoted(key)}: must be NAME=VALUE")
+        if name.startswith("grpc-") or not (value.isascii() and value.isprintable()):
+            raise UsageError(
+                f"--header {quoted(key)}: must not begin with grpc-, its value be printable ASCII"
+            )
+        pairs.append((name, value.strip()))
+    return tuple(pairs)

@@ -1,0 +1,272 @@
+"""The grpc transport: OTLP/gRPC on grpcio. Bytes go out as they were stamped, unparsed.
+
+As many callers as may be in flight await their calls in turn on one asyncio loop, each on one of
+several channels: grpcio's asyncio interface costs less CPU a call than its threads and futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from blaster import __version__
+from blaster.errors import TargetUnreachable
+from blaster.transport.base import (
+    EXPORT_METHOD,
+    SENT_BYTES,
+    SENT_REQUESTS,
+    SENT_SPANS,
+    Chunk,
+    Int64,
+    Status,
+)
+from blaster.transport.outcomes import OutcomeLog
+
+_NAP_NS = 50_000_000
+
+_Stub = Any  # grpc.aio.UnaryUnaryMultiCallable: bytes in, bytes out
+
+_OPTIONS = [
+    # Channels to one address would otherwise share a connection.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.primary_user_agent", f"blaster/{__version__}"),
+    # A lost target is tried again soon: the run goes on.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+class _Request(NamedTuple):
+    data: bytes
+    scheduled: int
+    spans: int
+
+
+class GrpcTransport:
+    """Sends to ``target`` (host:port) over ``connections`` channels, ``in_flight`` calls at most.
+
+    ``timeout_s`` is each call's deadline; ``metadata`` goes with every call.
+    """
+
+    framing: Literal["bytes", "buffer"] = "bytes"
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        connections: int,
+        in_flight: int,
+        timeout_s: float,
+        metadata: Sequence[tuple[str, str]],
+        sent: Int64,
+        stop: Int64,
+    ) -> None:
+        self._target = target
+        self._connections = min(connections, in_flight)
+        self._cap = in_flight
+        self._timeout_s = timeout_s
+        self._metadata = tuple(metadata)
+        self._sent, self._stop = sent, stop
+        self._log = OutcomeLog()
+        self._loop = asyncio.new_event_loop()
+        self._callers: list[asyncio.Task[None]] = []
+        self._channels: list[grpc.aio.Channel] = []
+        # Offered and not yet taken by a caller, in order; the callers that have nothing to send.
+        self._queue: deque[_Request] = deque()
+        self._idle: deque[asyncio.Future[_Request]] = deque()
+        self._calling = 0
+        # Set while the coroutine that drives the callers sleeps: wakes it.
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def connect(self, timeout_s: float) -> None:
+        self._loop.run_until_complete(self._connect(timeout_s))
+
+    def send(self, chunk: Chunk, until: int) -> int:
+        self._queue.extend(
+            map(_Request, chunk.batches, chunk.scheduled.tolist(), chunk.spans.tolist())
+        )
+        self._loop.run_until_complete(self._offer(until))
+        left = len(self._queue)
+        self._queue.clear()
+        return len(chunk) - left
+
+    def wait(self, until: int) -> None:
+        self._loop.run_until_complete(self._pass_time(until))
+
+    def drain(self, until: int) -> None:
+        self._loop.run_until_complete(self._drain(until))
+
+    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        return self._log.take()
+
+    def in_flight(self) -> int:
+        return self._calling
+
+    def messages(self) -> dict[int, str]:
+        return self._log.messages
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._close())
+        self._loop.close()
+
+    async def _connect(self, timeout_s: float) -> None:
+        self._channels = [
+            grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            for _ in range(self._connections)
+        ]
+        stubs = [channel.unary_unary(EXPORT_METHOD, None, None) for channel in self._channels]
+        for stub in stubs:
+            try:
+                await stub(b"", timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                raise TargetUnreachable(
+                    f"{self._target} answers an empty export with {error.code().name}: "
+                    f"{' '.join((error.details() or '').split())[:200]}"
+                ) from None
+        self._callers = [
+            self._loop.create_task(self._call(stubs[i % len(stubs)])) for i in range(self._cap)
+        ]
+
+    async def _offer(self, until: int) -> None:
+        """Hands the queue to the callers, each request at its time."""
+        while self._queue:
+            now = time.monotonic_ns()
+            if now >= until or self._stop[0]:
+                return
+            scheduled = self._queue[0].scheduled
+            if scheduled > now:
+                await self._sleep(min(scheduled, until) - now)
+            elif self._idle:
+                self._idle.popleft().set_result(self._queue.popleft())
+            else:
+                await self._sleep(until - now)
+
+    async def _pass_time(self, until: int) -> None:
+        while (left := until - time.monotonic_ns()) > 0 and not self._stop[0]:
+            await self._sleep(left)
+
+    async def _drain(self, until: int) -> None:
+        while self._calling and (left := until - time.monotonic_ns()) > 0:
+            await self._sleep(left)
+        await self._cancel()
+
+    async def _cancel(self) -> None:
+        for caller in self._callers:
+            caller.cancel()
+        await asyncio.gather(*self._callers, return_exceptions=True)
+        self._callers = []
+
+    async def _close(self) -> None:
+        await self._cancel()
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def _sleep(self, ns: int) -> None:
+        """Sleeps for so long, or less: until a caller has news, or to look at the stop word."""
+        self._sleeper = self._loop.create_future()
+        timer = self._loop.call_later(min(ns, _NAP_NS) / 1e9, self._wake)
+        await self._sleeper
+        timer.cancel()
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    async def _call(self, stub: _Stub) -> None:
+        """One caller: takes what is due, or is handed it; sends it; awaits its answer."""
+        while True:
+            if self._queue and self._queue[0].scheduled <= time.monotonic_ns():
+                request = self._queue.popleft()
+                if not self._queue:
+                    self._wake()
+            else:
+                idle = self._loop.create_future()
+                self._idle.append(idle)
+                self._wake()
+                request = await idle
+            await self._export(stub, request)
+
+    async def _export(self, stub: _Stub, request: _Request) -> None:
+        size = len(request.data)
+        self._sent[SENT_REQUESTS] += 1
+        self._sent[SENT_SPANS] += request.spans
+        self._sent[SENT_BYTES] += size
+        self._calling += 1
+        status, rejected, message = int(Status.ABANDONED), 0, "no answer when the run ended"
+        sent = time.monotonic_ns()
+        try:
+            answer = await stub(request.data, timeout=self._timeout_s, metadata=self._metadata)
+            status, rejected, message = _read_answer(answer, request.spans)
+        except grpc.aio.AioRpcError as error:
+            status, message = _classify(error)
+        finally:
+            # Also on cancellation: no request goes without an Outcome.
+            self._calling -= 1
+            self._log.add(
+                scheduled=request.scheduled,
+                sent=sent,
+                done=time.monotonic_ns(),
+                spans=request.spans,
+                size=size,
+                status=status,
+                rejected=rejected,
+                message=message,
+            )
+
+
+def _read_answer(answer: bytes, spans: int) -> tuple[int, int, str]:
+    """Status, rejected spans and message of an answer that came with grpc-status OK."""
+    if not answer:
+        return Status.OK, 0, ""
+    try:
+        partial = ExportTraceServiceResponse.FromString(answer).partial_success
+    except DecodeError:
+        return Status.INVALID_RESPONSE, 0, "the answer is not an ExportTraceServiceResponse"
+    if not 0 <= partial.rejected_spans <= spans:
+        return (
+            Status.INVALID_RESPONSE,
+            0,
+            f"the answer rejects {partial.rejected_spans} of {spans} spans",
+        )
+    return Status.OK, partial.rejected_spans, partial.error_message
+
+
+_OURS = re.compile(
+    r"stream removed|socket closed|deadline exceeded|transport closed|endpoint clos|recvmsg|"
+    r"sendmsg|connection (reset|aborted|timed)|broken pipe|goaway|keepalive|rst_stream|cancell?ed",
+    re.IGNORECASE,
+)
+"""How grpcio words the errors that it found itself."""
+
+
+def _classify(error: grpc.aio.AioRpcError) -> tuple[int, str]:
+    """What became of a request that ended in an error.
+
+    grpcio gives the peer's statuses and its own the same codes; only the words tell them apart.
+    Where they could be its own, the request left and no answer came: unknown, never failed.
+    """
+    code, details = error.code(), error.details() or ""
+    words = f"{details} {error.debug_error_string() or ''}"
+    if "failed to connect" in words.lower():
+        return Status.CONNECT_FAILED, details
+    if "received message larger" in words.lower():
+        return Status.INVALID_RESPONSE, details
+    if not _OURS.search(words):
+        return int(code.value[0]), details
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Status.NO_ANSWER_TIMEOUT, details
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Status.CONNECTION_LOST, details
+    return Status.STREAM_RESET, details

@@ -1,0 +1,85 @@
+"""The null transport: takes everything at once. Shows the generator's own ceiling."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from blaster.transport.base import (
+    OUTCOME,
+    SENT_BYTES,
+    SENT_REQUESTS,
+    SENT_SPANS,
+    Chunk,
+    Int64,
+    Status,
+)
+
+_NAP_NS = 50_000_000
+
+
+class NullTransport:
+    """Sends nothing; keeps the schedule and the accounts as any transport does."""
+
+    framing: Literal["bytes", "buffer"] = "buffer"
+
+    def __init__(self, *, sent: Int64, stop: Int64) -> None:
+        self._sent, self._stop = sent, stop
+        self._outcomes: list[npt.NDArray[np.void]] = []
+
+    def connect(self, timeout_s: float) -> None:
+        """Nothing to connect to."""
+
+    def send(self, chunk: Chunk, until: int) -> int:
+        done = np.empty(len(chunk), np.int64)
+        offered = 0
+        while offered < len(chunk):
+            now = time.monotonic_ns()
+            if now >= until or self._stop[0]:
+                break
+            due = int(np.searchsorted(chunk.scheduled, now, side="right"))
+            done[offered:due] = now
+            offered = max(offered, due)
+            if offered < len(chunk):
+                self._sleep(min(int(chunk.scheduled[offered]), until))
+        sizes = np.diff(chunk.offsets[: offered + 1])
+        self._sent[SENT_REQUESTS] += offered
+        self._sent[SENT_SPANS] += int(chunk.spans[:offered].sum())
+        self._sent[SENT_BYTES] += int(sizes.sum())
+        outcomes = np.zeros(offered, OUTCOME)
+        outcomes["scheduled"] = chunk.scheduled[:offered]
+        outcomes["sent"] = outcomes["done"] = done[:offered]
+        outcomes["spans"] = chunk.spans[:offered]
+        outcomes["bytes"] = sizes
+        outcomes["status"] = Status.OK
+        self._outcomes.append(outcomes)
+        return offered
+
+    def wait(self, until: int) -> None:
+        self._sleep(until)
+
+    def drain(self, until: int) -> None:
+        """Nothing is ever in flight."""
+
+    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        taken, self._outcomes = self._outcomes, []
+        return np.concatenate([np.zeros(0, OUTCOME), *taken])
+
+    def in_flight(self) -> int:
+        return 0
+
+    def messages(self) -> dict[int, str]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _sleep(self, until: int) -> None:
+        while not self._stop[0]:
+            left = min(until - time.monotonic_ns(), _NAP_NS)
+            if left <= 0:
+                break
+            time.sleep(left / 1e9)
