@@ -14,6 +14,8 @@ enum {
     NUISANCE_MAX = 10000,     /* frames that ask for work and bring no message: the most at once */
     NUISANCE_PER_TICK = 1000, /* ... how many of them a second forgives */
     NUISANCE_PER_MESSAGE = 4, /* ... and how many a message */
+    BULK_LENGTH = 1 << 16,    /* of messages that it pays to read in place, frame by frame */
+    BULK_AFTER = 4096,        /* bytes read along meanwhile: the heads of the next frames */
     BUCKETS = 128,
     HPACK_TABLE = 4096,  /* the default size of the dynamic table, RFC 9113, 6.5.2 */
     FRAME_MIN = 1 << 14, /* what a peer may set as its largest frame: RFC 9113, 6.5.2 */
@@ -55,6 +57,7 @@ struct stream {
     bool ended;       /* the peer has closed its side */
     bool answering;   /* a good answer waits for the peer's window */
     bool opened_answer;
+    bool bulk; /* a large message is being put together */
 };
 
 enum phase { IN_PREFACE, IN_HEAD, IN_PAYLOAD, IN_PAD_LENGTH, IN_DATA, IN_SKIP, ENDED };
@@ -87,6 +90,7 @@ struct conn {
     uint32_t streams;
     uint32_t last_stream; /* the highest ID that the peer opened */
     uint32_t blocked;     /* streams that are answering */
+    uint32_t bulk;        /* streams that are so */
     bool cut;             /* a stream was ended before the peer had ended it */
 
     int64_t receive_window; /* what the peer may still send, of the connection's window */
@@ -356,6 +360,7 @@ static void stream_close(struct conn *conn, struct stream *stream) {
         conn->newest = stream->older;
     conn->streams--;
     conn->blocked -= stream->answering;
+    conn->bulk -= stream->bulk;
     conn->active = shared->now;
     if (conn->data_stream == stream)
         conn->data_stream = NULL;
@@ -464,8 +469,11 @@ static bool message_begin(struct conn *conn, struct stream *stream) {
 static bool message_append(struct conn *conn, struct stream *stream, const uint8_t *data,
                            size_t length) {
     struct message_pool *pool = &conn->shared->pool;
-    if (stream->buffer == NULL)
+    if (stream->buffer == NULL) {
         stream->buffer = pool_take(pool, stream->length);
+        stream->bulk = stream->length >= BULK_LENGTH;
+        conn->bulk += stream->bulk;
+    }
     if (stream->buffer == NULL || !pool_touch(pool, stream->buffer, stream->have + length)) {
         stream_refuse(conn, stream, NULL, GRPC_RESOURCE_EXHAUSTED,
                       "too many messages are on their way in");
@@ -1205,8 +1213,9 @@ size_t conn_feed(struct conn *conn, const uint8_t *data, size_t length) {
     return taken;
 }
 
-size_t conn_room(const struct conn *conn, uint8_t **where) {
+size_t conn_room(const struct conn *conn, uint8_t **where, size_t *after) {
     const struct stream *stream = conn->data_stream;
+    *after = conn->bulk > 0 ? BULK_AFTER : SIZE_MAX;
     if (conn->phase != IN_DATA || stream == NULL || stream->buffer == NULL)
         return 0;
     size_t room = stream->length - stream->have;

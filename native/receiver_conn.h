@@ -68,8 +68,9 @@ void conn_free(struct conn *conn);
 
 /* Where the next bytes from the peer belong, when they belong to a message that is being put
  * together: reading them there and feeding them from there saves a copy. Returns how many bytes
- * fit, 0 for none. */
-size_t conn_room(const struct conn *conn, uint8_t **where);
+ * fit, 0 for none. *after: how many bytes beyond them it pays to read along, which are few while
+ * what follows may belong to such a message too. */
+size_t conn_room(const struct conn *conn, uint8_t **where, size_t *after);
 
 /* Takes bytes from the peer and returns how many were taken: fewer than length only when so much
  * output waits to be sent that the rest has to wait as well. */

@@ -18,6 +18,7 @@
 
 enum {
     READ_SIZE = 1 << 19, /* bytes of one read at most */
+    TURN_SIZE = 1 << 20, /* bytes after which the other connections have their turn */
     EVENTS = 64,
     ACCEPTS = 64, /* connections taken up before the others are served again */
     BACKLOG = 1024,
@@ -211,41 +212,50 @@ static void link_proceed(struct receiver *receiver, struct link *link) {
     }
 }
 
-static void link_read(struct receiver *receiver, struct link *link) {
-    struct iovec parts[2];
+enum reading { GONE, DRY, MORE };
+
+/* Reads once: is the link gone, has it been read dry, or may there be more at once? */
+static enum reading link_read(struct receiver *receiver, struct link *link, size_t *total) {
     uint8_t *room = NULL;
-    size_t fits = link->shut ? 0 : conn_room(link->conn, &room);
-    parts[0] = (struct iovec){room, fits};
-    parts[1] = (struct iovec){receiver->buffer, READ_SIZE};
+    size_t after = READ_SIZE, fits = link->shut ? 0 : conn_room(link->conn, &room, &after);
+    if (after > READ_SIZE)
+        after = READ_SIZE;
+    struct iovec parts[2] = {{room, fits}, {receiver->buffer, after}};
     ssize_t count =
-        fits > 0 ? readv(link->fd, parts, 2) : recv(link->fd, receiver->buffer, READ_SIZE, 0);
+        fits > 0 ? readv(link->fd, parts, 2) : recv(link->fd, receiver->buffer, after, 0);
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-        return;
+        return DRY;
     if (count <= 0) {
         /* All that came whole was answered; what the peer has not read by now it may still read,
          * as close() sends what is in the socket. */
         link_close(receiver, link);
-        return;
+        return GONE;
     }
-    if (link->shut)
-        return;
     size_t got = (size_t)count, direct = got < fits ? got : fits;
+    *total += got;
+    if (link->shut)
+        return DRY;
     /* The first part goes to its message whatever the output: conn_feed stops between frames. */
     if ((direct > 0 && !link_feed(link, room, direct)) ||
         (got > direct && !link_feed(link, receiver->buffer, got - direct))) {
         link_close(receiver, link);
-        return;
+        return GONE;
     }
-    link_proceed(receiver, link);
+    return got == fits + after && link->rest == NULL ? MORE : DRY;
 }
 
 static void link_serve(struct receiver *receiver, struct link *link, uint32_t events) {
-    if (link->events == EPOLLIN)
-        link_read(receiver, link);
-    else if (events & EPOLLOUT)
+    enum reading reading = MORE;
+    if (link->events == EPOLLIN) {
+        for (size_t total = 0; reading == MORE && total < TURN_SIZE;)
+            reading = link_read(receiver, link, &total);
+        if (reading != GONE)
+            link_proceed(receiver, link);
+    } else if (events & EPOLLOUT) {
         link_proceed(receiver, link);
-    else /* an error or a hang-up: nobody reads what we have to say */
+    } else { /* an error or a hang-up: nobody reads what we have to say */
         link_close(receiver, link);
+    }
 }
 
 /* ---- the loop ---- */
