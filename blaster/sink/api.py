@@ -117,6 +117,7 @@ class ApiServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # with socketserver's 5 a burst of clients waits for SYN to be resent
 
     def __init__(self, host: str, port: int, counts: Callable[[], SinkCounts]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
