@@ -104,9 +104,10 @@ def parse(text: str, file: str) -> Scenario:
         # Floats stay text, so that a share is kept exactly as it was written.
         document = tomllib.loads(text, parse_float=_Float)
     except tomllib.TOMLDecodeError as error:
-        match = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error), re.DOTALL)
-        message, line = (match[1], f":{match[2]}") if match else (str(error), "")
-        raise UsageError(f"{shown}{line}: not TOML: {_in_line(message)}") from None
+        message, _, place = str(error).rpartition(" (at ")
+        found = re.match(r"line (\d+)", place)
+        line = found[1] if found else text.rstrip().count("\n") + 1  # "end of document"
+        raise UsageError(f"{shown}:{line}: not TOML: {_in_line(message or place)}") from None
     except (ValueError, RecursionError):
         # tomllib lets int's own limit on digits and Python's on nesting through.
         raise UsageError(f"{shown}: not TOML: a number too long or tables too deep") from None
