@@ -6,7 +6,6 @@ the context is left, even where the tests themselves are killed.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -224,20 +223,17 @@ class Rotel(Peer):
 
     def __init__(
         self,
+        binary: Path,
         folder: Path,
         own: Recorder,
         exporter_endpoint: str | None,
         options: Sequence[str],
     ) -> None:
-        spec = importlib.util.find_spec("rotel")
-        if spec is None or spec.origin is None:
-            raise PeerFailed("rotel is not installed: pip install -e '.[test]'")
         self._own = own
         self.grpc_port, self.http_port = free_ports(2)
         env = {"ROTEL_EXPORTER_OWN_ENDPOINT": own.endpoint}
         if exporter_endpoint is not None:
             env["ROTEL_EXPORTER_OUT_ENDPOINT"] = exporter_endpoint
-        agent = Path(spec.origin).with_name("rotel-agent")
         settings = {
             "pid-file": folder / "rotel.pid",
             "otlp-grpc-endpoint": f"127.0.0.1:{self.grpc_port}",
@@ -248,7 +244,7 @@ class Rotel(Peer):
         }
         given = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         given += ["--enable-internal-telemetry", *options]
-        super().__init__([agent, "start", *given], folder, env)
+        super().__init__([binary, "start", *given], folder, env)
 
     def wait_until_ready(self) -> None:
         self._wait_until_open(self.grpc_port, self.http_port)
@@ -326,15 +322,18 @@ def collector(
 
 
 @contextmanager
-def rotel(*, exporter_endpoint: str | None = None, options: Sequence[str] = ()) -> Iterator[Rotel]:
-    """Runs rotel; its spans go on to `exporter_endpoint` (OTLP/gRPC) or nowhere.
+def rotel(
+    binary: Path, *, exporter_endpoint: str | None = None, options: Sequence[str] = ()
+) -> Iterator[Rotel]:
+    """Runs rotel (the fixture `rotel_binary`); its spans go on to `exporter_endpoint` (OTLP/gRPC)
+    or nowhere.
 
     `options` are more of the options of `rotel-agent start`.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rotel-")))
         own = stack.enter_context(counting_receiver())
-        yield _started(stack, Rotel(folder, own, exporter_endpoint, options))
+        yield _started(stack, Rotel(binary, folder, own, exporter_endpoint, options))
 
 
 @contextmanager

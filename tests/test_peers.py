@@ -97,17 +97,17 @@ def test_collector_samples_by_status(collector_binary: Path) -> None:
         assert {span.trace_id for span in receiver.spans()} == {bytes([5] * 16)}
 
 
-def test_rotel_counts_every_span() -> None:
-    with peers.rotel() as peer:
+def test_rotel_counts_every_span(rotel_binary: Path) -> None:
+    with peers.rotel(rotel_binary) as peer:
         export(peer, b"", *map(request, SIZES))
         peer.stop()
         assert peer.metrics()["rotel_receiver_accepted_spans"] == sum(SIZES)
 
 
-def test_rotel_hands_every_span_on() -> None:
+def test_rotel_hands_every_span_on(rotel_binary: Path) -> None:
     with (
         peers.counting_receiver() as receiver,
-        peers.rotel(exporter_endpoint=receiver.endpoint) as peer,
+        peers.rotel(rotel_binary, exporter_endpoint=receiver.endpoint) as peer,
     ):
         export(peer, *map(request, SIZES))
         receiver.wait_for("spans", sum(SIZES))
@@ -141,13 +141,17 @@ def test_peer_that_cannot_start_says_why(collector_binary: Path) -> None:
         pass
 
 
-def test_peer_does_not_outlive_killed_tests() -> None:
-    script = (
-        "import peers, signal\nwith peers.rotel() as p: print(p.pid, flush=True); signal.pause()"
-    )
+def test_peer_does_not_outlive_killed_tests(tmp_path: Path) -> None:
+    script = """
+import peers, signal
+with peers.counting_receiver() as peer:
+    print(peer.pid, flush=True)
+    signal.pause()
+"""
     with subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parent,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
     ) as parent:
