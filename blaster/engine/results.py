@@ -24,8 +24,8 @@ from blaster.engine.ledger import (
 )
 from blaster.engine.runner import Point, Run
 from blaster.measure.histogram import Histogram
-from blaster.payload.violations import RULES
 from blaster.sink.counts import SinkCounts
+from blaster.sink.rules import RULES
 from blaster.transport.base import Status
 
 

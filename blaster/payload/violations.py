@@ -12,11 +12,11 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-SLOW, ERROR, MISSING_AUTH = 1, 2, 3
-"""The kinds, as numbers of a template's variants; 0 is a trace that violates nothing."""
+from blaster.sink.rules import RULES
 
-RULES = ("load-test-slow-requests", "load-test-errors", "load-test-missing-auth")
-"""The rule that each kind breaks, in the order of the kinds."""
+SLOW, ERROR, MISSING_AUTH = 1, 2, 3
+"""The kinds, as numbers of a template's variants; 0 is a trace that violates nothing. Kind k breaks
+the rule RULES[k - 1] and no other."""
 
 MAX_DENOMINATOR = 1_000_000
 
