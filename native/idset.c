@@ -1,9 +1,13 @@
+#define _DEFAULT_SOURCE /* madvise */
 #include "idset.h"
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
-enum { FIRST_BITS = 12, LEAST_CAPACITY = 1024, MOST_BITS = 40, AHEAD = 16 };
+enum { FIRST_BITS = 12, LEAST_CAPACITY = 1024, MOST_BITS = 40, AHEAD = 16, HUGE_PAGE = 1 << 21 };
 
 static uint64_t load64(const uint8_t *data) {
     uint64_t value;
@@ -37,6 +41,23 @@ uint64_t idset_fingerprint(const struct idset *set, const uint8_t *trace_id,
 /* At most three quarters full: probes stay short. */
 static size_t room(const struct idset *set) { return ((size_t)3 << set->bits) >> 2; }
 
+/* Empty slots; in huge pages where the system has them: a large set is looked into everywhere, and
+ * would miss the address cache each time. */
+static uint64_t *new_slots(unsigned bits) {
+    size_t size = sizeof(uint64_t) << bits;
+#ifdef MADV_HUGEPAGE
+    if (size >= 2 * HUGE_PAGE) {
+        uint64_t *slots = aligned_alloc(HUGE_PAGE, size);
+        if (slots != NULL) {
+            madvise(slots, size, MADV_HUGEPAGE); /* in vain is no harm */
+            memset(slots, 0, size);
+        }
+        return slots;
+    }
+#endif
+    return calloc(1, size);
+}
+
 int idset_init(struct idset *set, size_t capacity, uint64_t seed) {
     memset(set, 0, sizeof *set);
     set->capacity = capacity < LEAST_CAPACITY ? LEAST_CAPACITY : capacity;
@@ -47,7 +68,7 @@ int idset_init(struct idset *set, size_t capacity, uint64_t seed) {
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
         set->secret[i] = z ^ (z >> 31);
     }
-    set->slots = calloc((size_t)1 << set->bits, sizeof *set->slots);
+    set->slots = new_slots(set->bits);
     return set->slots == NULL ? -1 : 0;
 }
 
@@ -71,7 +92,7 @@ static int grow(struct idset *set) {
         return -1;
     struct idset larger = *set;
     larger.bits++;
-    larger.slots = calloc((size_t)1 << larger.bits, sizeof *larger.slots);
+    larger.slots = new_slots(larger.bits);
     if (larger.slots == NULL)
         return -1;
     for (size_t i = 0; i < (size_t)1 << set->bits; i++)
@@ -116,11 +137,18 @@ static void make_room(struct idset *set) {
         thin(set);
 }
 
+/* In time for its turn: a slot is a cache miss in a large set. */
+static inline void expect(const struct idset *set, uint64_t fingerprint) {
+    __builtin_prefetch(&set->slots[fingerprint >> (64 - set->bits)], 1);
+}
+
 size_t idset_add(struct idset *set, const uint64_t *fingerprints, size_t count) {
     size_t before = 0;
+    for (size_t i = 0; i < AHEAD && i < count; i++)
+        expect(set, fingerprints[i]);
     for (size_t i = 0; i < count; i++) {
-        if (i + AHEAD < count) /* in time for its turn: a slot is a cache miss in a large set */
-            __builtin_prefetch(&set->slots[fingerprints[i + AHEAD] >> (64 - set->bits)], 1);
+        if (i + AHEAD < count)
+            expect(set, fingerprints[i + AHEAD]);
         if (passed_over(set, fingerprints[i]))
             continue;
         size_t at = find(set, fingerprints[i]);
