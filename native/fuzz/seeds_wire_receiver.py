@@ -1,0 +1,35 @@
+"""Seeds for fuzz_wire_receiver: what the tests' hostile client does.
+
+seeds_wire_receiver.py FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from hostile_client import DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, ROWS, block
+
+RAW_START, RAW_FRAMES, DIRECT, TICKS, SLOW_READER, PIECES = (1 << i for i in range(6))
+"""The options in the first byte of the fuzzer's input."""
+
+LONGEST = 8192
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    for i, row in enumerate(ROWS):
+        sent, raw = row.sent[:LONGEST], RAW_START if row.raw else 0
+        for how in (0, DIRECT | PIECES, TICKS | PIECES, SLOW_READER):
+            (folder / f"row-{i}-{how}").write_bytes(bytes([RAW_FRAMES | raw | how]) + sent)
+    head = block(("x", "y" * 9))
+    head += b"\x88" * (-len(head) % 16)
+    framed = bytes([HEADERS, END_HEADERS, 1, len(head) // 16]) + head
+    framed += bytes([DATA, END_STREAM, 1, 255]) + GOOD
+    (folder / "framed").write_bytes(bytes([0]) + framed)
+
+
+if __name__ == "__main__":
+    main()
