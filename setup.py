@@ -36,7 +36,9 @@ def extension(name, sources, flags=(), libraries=()):
 def pkg_config(packages, what):
     if not shutil.which("pkg-config"):
         return None
-    found = subprocess.run(["pkg-config", what, *packages.split()], capture_output=True, text=True)
+    found = subprocess.run(
+        ["pkg-config", what, *packages.split()], capture_output=True, text=True, check=False
+    )
     return found.stdout.split() if found.returncode == 0 else None
 
 

@@ -111,6 +111,7 @@ def run(
 ) -> None:
     """Run a load test and judge it."""
     from blaster import run as load_test
+    from blaster.engine.signals import StopSignals
     from blaster.errors import UsageError
     from blaster.report import console, json_file
     from blaster.report.markdown import to_markdown
@@ -141,16 +142,17 @@ def run(
         watch=watch or (),
         seed=seed,
     )
-    with console.ProgressDisplay(quiet) as display:
-        results = load_test.run(options, display.update)
-    assert results.verdict is not None
-    if json is not None:
-        json_file.write(json_file.to_json(results), json)
-    if markdown is not None:
-        json_file.write(to_markdown(results), markdown)
+    with StopSignals() as signals:
+        with console.ProgressDisplay(quiet) as display:
+            results = load_test.run(options, signals, display.update)
+        if json is not None:
+            json_file.write(json_file.to_json(results), json)
+        if markdown is not None:
+            json_file.write(to_markdown(results), markdown)
     if not quiet:
         # Standard output is the file's where a file was sent there.
         console.summary(results, Console(stderr="-" in (json, markdown), soft_wrap=True))
+    assert results.verdict is not None
     if results.interrupted:
         raise typer.Exit(130)
     raise typer.Exit(0 if results.verdict.passed else 1)

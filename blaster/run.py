@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration, Results, results_of
 from blaster.engine.runner import Progress, Runner
+from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.measure.sampler import Sampler, parse_watch
 from blaster.scenario import loading, overrides
@@ -57,7 +58,11 @@ class Options:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-def run(options: Options, on_progress: Callable[[Progress], None] | None = None) -> Results:
+def run(
+    options: Options,
+    signals: StopSignals,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Results:
     """Runs the load test and judges it. Raises BlasterError for what keeps it from starting."""
     scenario = scenario_of(options)
     transport = choice.choose(options.transport)
@@ -95,6 +100,7 @@ def run(options: Options, on_progress: Callable[[Progress], None] | None = None)
             plan,
             choice.factory(transport, settings),
             timeout_s=options.timeout_s,
+            signals=signals,
             target=target,
             on_progress=on_progress,
         ).run()
@@ -132,6 +138,8 @@ def scenario_of(options: Options) -> Scenario:
         _check_range(option, value, most)
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise UsageError(f"--seed {options.seed}: must be from 0 to 2^63 - 1")
+    if scenario.workload.name != "flat":
+        raise UsageError(f"workload {quoted(scenario.workload.name)}: must be flat")
     return scenario.with_overrides(
         spans_per_trace=options.spans_per_trace, batch=options.batch, seed=options.seed
     )

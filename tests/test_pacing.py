@@ -64,7 +64,8 @@ def test_ramp_follows_its_integral(ends, share):
 
 
 @pytest.mark.parametrize(
-    ("n", "time"), [(0, 0), (99, 990_000_000), (100, NS), (101, NS + NS // 200), (199, 1_495_000_000)]
+    ("n", "time"),
+    [(0, 0), (99, 990_000_000), (100, NS), (101, NS + NS // 200), (199, 1_495_000_000)],
 )
 def test_stages_follow_one_another(n, time):
     """The second stage's spans count from the first one's end."""

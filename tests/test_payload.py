@@ -1,6 +1,7 @@
 """What is stamped: the kernel against its twin, and against opentelemetry-proto as decoder."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from blaster import _native
 from blaster.payload import flat, twin
-from blaster.payload.columns import ColumnSource, Columns
+from blaster.payload.columns import Columns, ColumnSource
 from blaster.payload.template import Template
 from blaster.payload.violations import Quota
 from blaster.payload.wire_format import fields, read_varint, write_varint
@@ -25,9 +26,7 @@ RATES = st.fractions(0, 1, max_denominator=1000)
 ENDED = 1_800_000_000_000_000_000
 
 
-def columns_of(
-    seed: int, rate: Fraction, spans: int, first: list[int], per_batch: int
-) -> Columns:
+def columns_of(seed: int, rate: Fraction, spans: int, first: list[int], per_batch: int) -> Columns:
     source = ColumnSource(seed, rate, flat.timeline(spans))
     ended = np.arange(len(first), dtype=np.int64) + ENDED
     return source.make(np.array(first, np.int64), per_batch, ended)
@@ -53,7 +52,7 @@ def test_kernel_equals_twin(seed, rate, spans, first, per_batch):
     offsets = np.zeros(len(first) + 1, np.int64)
     arguments = (columns.arrays, columns.variants, columns.counts, out, offsets)
     total = template.compile().stamp_into(*arguments)
-    assert [bytes(out[a:b]) for a, b in zip(offsets, offsets[1:], strict=False)] == wanted
+    assert [bytes(out[a:b]) for a, b in pairwise(offsets)] == wanted
     assert total == sum(map(len, wanted))
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 import numpy as np
 
@@ -39,6 +37,7 @@ from blaster.engine.ledger import (
     Slab,
 )
 from blaster.engine.plan import Plan
+from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import BlasterError, TargetUnreachable
 from blaster.measure.histogram import Histogram
 from blaster.measure.sampler import Sampler
@@ -118,16 +117,11 @@ class Progress:
     duration_ns: int
 
 
-class Interrupted(BlasterError):
-    """Stopped by a signal before the run had begun."""
-
-    exit_status = 130
-
-
 class Runner:
     """Runs a Plan once.
 
-    ``make_transport`` is called in each worker; ``target`` samples what is watched, or is None;
+    ``make_transport`` is called in each worker; ``signals`` stop the run; ``target`` samples what
+    is watched, or is None;
     ``on_progress`` is called once a second from :meth:`run`.
     """
 
@@ -137,12 +131,14 @@ class Runner:
         make_transport: worker_process.TransportFactory,
         *,
         timeout_s: float,
+        signals: StopSignals,
         target: Sampler | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self._plan = plan
         self._make_transport = make_transport
         self._timeout_s = timeout_s
+        self._signals = signals
         self._target = target
         self._on_progress = on_progress
         self._ledger = Ledger(plan.workers)
@@ -154,28 +150,19 @@ class Runner:
 
         Raises TargetUnreachable when a worker cannot connect, before any span is offered.
         """
-        with self._signals():
-            try:
-                self._fork()
-                self._await_connected()
-                run = self._start()
-                self._watch(run)
-            finally:
-                self._kill()
-            return self._close(run)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def stop(signum: int, frame: FrameType | None) -> None:
-            if self._ledger.control[STOP_NS] == 0:
-                self._ledger.control[STOP_NS] = time.monotonic_ns()
-
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._signals.on_stop = self._stop
         try:
-            yield
+            self._fork()
+            self._await_connected()
+            run = self._start()
+            self._watch(run)
         finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+            self._kill()
+        return self._close(run)
+
+    def _stop(self) -> None:
+        if self._ledger.control[STOP_NS] == 0:
+            self._ledger.control[STOP_NS] = time.monotonic_ns()
 
     def _fork(self) -> None:
         for worker in range(self._plan.workers):

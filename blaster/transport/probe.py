@@ -65,7 +65,7 @@ def _is_http2(answer: bytes) -> bool:
 
 
 def _seems(answer: bytes) -> str:
-    if answer.startswith(b"HTTP/"):
+    if answer.startswith((b"HTTP/", b"<")):
         return "answers as an HTTP/1 server; is this the OTLP/HTTP port (4318)?"
     if answer.startswith(_PREFACE[: max(len(answer), 1)]) and answer:
         return "sends back what it is sent: a plain TCP echo"

@@ -1,0 +1,297 @@
+"""Bad input and bad luck: each ends as promised, and nothing measured is lost."""
+
+import contextlib
+import http.server
+import os
+import signal
+import socket
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cli
+import psutil
+import pytest
+
+from blaster.transport.choice import wire_is_built
+
+TRANSPORTS = ["grpc", *(["wire"] if wire_is_built() else [])]
+
+BAD_INPUT = [
+    (["run", "nope"], "scenario 'nope'"),
+    (["run", "norml"], "normal"),
+    (["run", "--rate", "0"], "--rate '0'"),
+    (["run", "--rate", "-5"], "--rate '-5'"),
+    (["run", "--rate", "fast"], "--rate 'fast'"),
+    (["run", "--rate", "nan"], "--rate 'nan'"),
+    (["run", "--duration", "0"], "--duration '0'"),
+    (["run", "--duration", "-3s"], "--duration '-3s'"),
+    (["run", "--duration", "soon"], "--duration 'soon'"),
+    (["run", "--violation-rate", "1.5"], "--violation-rate '1.5'"),
+    (["run", "--violation-rate", "-0.1"], "--violation-rate '-0.1'"),
+    (["run", "--violation-rate", "nan"], "--violation-rate 'nan'"),
+    (["run", "--stages", "100@"], "--stages"),
+    (["run", "--stages", "100@1s", "--rate", "5"], "--rate '5'"),
+    (["run", "--endpoint", "ftp://localhost:1"], "--endpoint 'ftp://localhost:1'"),
+    (["run", "--endpoint", "http://localhost:99999"], "--endpoint 'http://localhost:99999'"),
+    (["run", "--endpoint", "http://"], "--endpoint 'http://'"),
+    (["run", "--endpoint", "http://h:1/v1/traces"], "--endpoint 'http://h:1/v1/traces'"),
+    (["run", "--endpoint", "http://h:1", "--embedded"], "--endpoint 'http://h:1'"),
+    (["run", "--batch", "100000"], "--batch 100000"),
+    (["run", "--batch", "0"], "--batch 0"),
+    (["run", "--workers", "0"], "--workers 0"),
+    (["run", "--workers", "5000"], "--workers 5000"),
+    (["run", "--workers", "two"], "--workers"),
+    (["run", "--in-flight", "0"], "--in-flight 0"),
+    (["run", "--connections", "0"], "--connections 0"),
+    (["run", "--spans-per-trace", "0"], "--spans-per-trace 0"),
+    (["run", "--transport", "pigeon"], "--transport 'pigeon'"),
+    (["run", "--transport", "null", "--embedded"], "--transport 'null'"),
+    (["run", "--seed", "-1"], "--seed -1"),
+    (["run", "--timeout", "0"], "--timeout '0'"),
+    (["run", "--header", "secret"], "--header 'secret'"),
+    (["run", "--watch", "/", "--embedded"], "--watch '/'"),
+    (["run", "--watch", "999999999", "--embedded"], "--watch '999999999'"),
+    (["run", "--json", "/nowhere/r.json", "--embedded"], "--json '/nowhere/r.json'"),
+    (["run", "--nonsense"], "--nonsense"),
+    (["sink", "--grpc-port", "70000"], "--grpc-port 70000"),
+    (["nonsense"], "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD_INPUT, ids=[" ".join(b[0]) for b in BAD_INPUT])
+def test_bad_input_is_one_line(arguments: list[str], named: str) -> None:
+    """Wrong input ends with status 2 and one line that names it."""
+    ran = cli.blaster(*arguments, timeout_s=20)
+    assert ran.returncode == 2, ran
+    assert ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("blaster: ") and named in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SPANS_PER_SECOND", "zero"),
+        ("DURATION_SECONDS", "-1"),
+        ("VIOLATION_RATE", "2"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://:x"),
+    ],
+)
+def test_bad_environment_is_one_line(variable: str, value: str) -> None:
+    """A wrong variable is named like a wrong option."""
+    ran = cli.blaster("run", timeout_s=20, **{variable: value})
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert variable in line and value in line
+
+
+def test_unknown_key_in_a_file(tmp_path: Path) -> None:
+    """A scenario file's unknown key is named, with the nearest right one."""
+    file = tmp_path / "s.toml"
+    file.write_text('stages = [{ rate = 1, duration = "1s" }]\n[workload]\nviolation_rat = 0.1\n')
+    ran = cli.blaster("run", str(file))
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert "violation_rat" in line and "violation_rate" in line
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[int]:
+    """A TCP server on loopback in a thread."""
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        while data := self.request.recv(4096):
+            self.request.sendall(data)
+
+
+class Silent(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        time.sleep(8)
+
+
+class Http1(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nobody_listens(transport: str) -> None:
+    """A closed port is status 3 within ten seconds, in one line."""
+    begun = time.monotonic()
+    url = f"http://127.0.0.1:{free_port()}"
+    ran = cli.blaster("run", "--endpoint", url, "--transport", transport)
+    assert ran.returncode == 3 and "nobody listens" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("handler", "seems"),
+    [(Echo, "echo"), (Http1, "HTTP/1"), (Silent, "says nothing")],
+    ids=["echo", "http1", "silent"],
+)
+def test_something_else_listens(handler: type[socketserver.BaseRequestHandler], seems: str) -> None:
+    """What does not speak OTLP/gRPC is status 3, and is named for what it seems to be."""
+    with serving(handler) as port:
+        begun = time.monotonic()
+        ran = cli.blaster("run", "--endpoint", f"http://127.0.0.1:{port}")
+        assert ran.returncode == 3 and seems in ran.stderr, ran
+        assert len(ran.stderr.splitlines()) == 1
+        assert time.monotonic() - begun < 10
+
+
+class Run:
+    """A run that goes on, against the embedded sink or an endpoint."""
+
+    def __init__(self, out: Path, *arguments: str) -> None:
+        self.out = out
+        self.process = cli.start("run", *arguments, "--json", str(out))
+        assert self.process.stderr is not None
+        # The first line of progress comes after a second.
+        assert "spans/s" in self.process.stderr.readline()
+
+    def children(self, word: str = "") -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children()
+        return [c for c in children if (word in " ".join(c.cmdline()))]
+
+    def workers(self) -> list[psutil.Process]:
+        return [c for c in self.children() if "blaster.sink" not in " ".join(c.cmdline())]
+
+    def end(self, timeout_s: float = 30) -> int:
+        self.process.communicate(timeout=timeout_s)
+        return self.process.returncode
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("rate", ["500", "max"])
+def test_interrupted(tmp_path: Path, transport: str, signum: int, rate: str) -> None:
+    """Ctrl-C and SIGTERM end the run within seconds, status 130, and the results balance."""
+    run = Run(
+        tmp_path / "r.json",
+        *("--embedded", "--rate", rate, "--duration", "60s", "--workers", "2"),
+        *("--transport", transport),
+    )
+    workers = run.workers()
+    assert len(workers) == 2
+    run.process.send_signal(signum)
+    psutil.wait_procs(workers, timeout=2)
+    assert not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers)
+    assert run.end(10) == 130
+    read = cli.results(run.out)
+    assert read["interrupted"] and read["spans"]["unknown"] == 0
+    assert read["sink"]["spans"] == read["spans"]["accepted"] > 0
+    assert read["duration_s"] < 20
+
+
+def test_interrupted_before_the_start() -> None:
+    """A signal while workers connect is status 130 too, without a stack trace."""
+    with serving(Silent) as port:
+        process = cli.start("run", "--endpoint", f"http://127.0.0.1:{port}")
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("rate", ["1000", "max"])
+def test_worker_killed(tmp_path: Path, transport: str, rate: str) -> None:
+    """A killed worker is named, what it sent is kept, and the run goes on to status 1."""
+    run = Run(
+        tmp_path / "r.json",
+        *("--embedded", "--rate", rate, "--duration", "4s", "--workers", "2"),
+        *("--transport", transport),
+    )
+    victim = run.workers()[0]
+    victim.kill()
+    assert run.end() == 1
+    read = cli.results(run.out)
+    (lost,) = read["generator"]["lost_workers"]
+    assert f"pid {victim.pid}" in lost and "SIGKILL" in lost
+    assert read["spans"]["accepted"] > 0
+    if rate != "max":
+        assert read["spans"]["not_offered"] > 1000
+        assert read["spans"]["scheduled"] == 4000
+
+
+def test_workers_do_not_outlive_the_parent(tmp_path: Path) -> None:
+    """When the parent is killed, its workers and its sink are gone within seconds."""
+    run = Run(tmp_path / "r.json", "--embedded", "--duration", "60s", "--workers", "2")
+    children = run.children()
+    assert len(children) == 3
+    run.process.kill()
+    run.process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_backend_killed(tmp_path: Path, transport: str) -> None:
+    """When the backend dies in mid-run the run goes on, counts what fails, and balances."""
+    port = free_port()
+    sink = subprocess.Popen(
+        [*cli.COMMAND, "sink", "--grpc-port", str(port), "--api-port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert sink.stdout is not None and sink.stdout.readline()
+        run = Run(
+            tmp_path / "r.json",
+            *("--endpoint", f"http://127.0.0.1:{port}", "--rate", "1000", "--duration", "4s"),
+            *("--timeout", "1s", "--watch", str(sink.pid), "--transport", transport),
+        )
+        sink.kill()
+        assert run.end() == 1
+    finally:
+        sink.kill()
+        sink.communicate()
+    read = cli.results(run.out)
+    assert read["spans"]["accepted"] > 500
+    assert read["spans"]["failed"] + read["spans"]["unknown"] > 1000
+    assert read["spans"]["scheduled"] == 4000
+    assert "UNKNOWN" not in read["requests"]["by_status"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_backend_comes_back(tmp_path: Path, transport: str) -> None:
+    """A backend that is stopped for a second delays answers; nothing is lost or doubled."""
+    run = Run(
+        tmp_path / "r.json",
+        *("--embedded", "--rate", "1000", "--duration", "4s", "--transport", transport),
+    )
+    (sink,) = run.children("blaster.sink")
+    os.kill(sink.pid, signal.SIGSTOP)
+    time.sleep(1)
+    os.kill(sink.pid, signal.SIGCONT)
+    assert run.end() == 0
+    read = cli.results(run.out)
+    assert read["sink"]["spans"] == read["spans"]["accepted"] == 4000
+    assert read["latency_ms"]["response"]["max"] > 900
+
+
+def test_python_is_not_seen(tmp_path: Path) -> None:
+    """No message of a failed start shows a stack trace."""
+    ran = cli.blaster("run", "--endpoint", "http://no-such-host.invalid:4317")
+    assert ran.returncode == 3
+    assert "Traceback" not in ran.stderr and len(ran.stderr.splitlines()) == 1
