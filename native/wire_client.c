@@ -186,6 +186,7 @@ static void greeted(struct wire_client *client, struct link *link, const struct 
     const char *message = end->message;
     switch (end->status) {
     case WIRE_OK:
+    case 4:  /* DEADLINE_EXCEEDED: it is slow */
     case 3:  /* INVALID_ARGUMENT: it minds that the request is empty */
     case 8:  /* RESOURCE_EXHAUSTED: a backend that is busy is a backend */
     case 10: /* ABORTED */
@@ -454,7 +455,7 @@ static void read_from(struct wire_client *client, struct link *link) {
             return;
         if (length <= 0) {
             /* A GOAWAY before has given the better reason. */
-            if (conn->state != WIRE_LEAVING && length == 0)
+            if (conn->state != WIRE_LEAVING && (length == 0 || errno == ECONNRESET))
                 wire_conn_error(conn, 0, "it closes the connection");
             else if (conn->state != WIRE_LEAVING)
                 wire_conn_error(conn, 0, "reading failed: %s", strerror(errno));

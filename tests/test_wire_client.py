@@ -1,0 +1,654 @@
+"""The wire client: gives every request exactly one outcome, whatever the peer does."""
+
+from __future__ import annotations
+
+import json
+import resource
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hostile
+import numpy as np
+import peers
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from blaster.errors import TargetUnreachable
+from blaster.transport.base import Chunk, Status
+
+wire = pytest.importorskip("blaster.transport.wire", reason="blaster._wire is not built")
+
+pytestmark = pytest.mark.native
+
+MILLISECOND = 1_000_000
+SECOND = 1_000_000_000
+SPANS = 10
+
+
+class Run:
+    """A transport, its two shared arrays, and the outcomes it gave."""
+
+    def __init__(self, port: int, **options: Any) -> None:
+        self.sent = np.zeros(3, np.int64)
+        self.stop = np.zeros(1, np.int64)
+        self.found: list[Any] = []
+        self.delays: dict[int, int] = {}
+        defaults = {"connections": 1, "in_flight": 8, "timeout_s": 0.5, "metadata": []}
+        self.transport = wire.WireTransport(
+            host=options.pop("host", "127.0.0.1"),
+            port=port,
+            sent=self.sent,
+            stop=self.stop,
+            **(defaults | options),
+        )
+
+    def chunk(self, sizes: Sequence[int], spacing_ns: int = 0, body: bytes = b"") -> Chunk:
+        """Batches of these sizes, due from now on."""
+        count = len(sizes)
+        offsets = np.concatenate(([0], np.cumsum(np.array(sizes, np.int64)))).astype(np.int64)
+        return Chunk(
+            scheduled=time.monotonic_ns() + np.arange(count, dtype=np.int64) * spacing_ns,
+            spans=np.full(count, SPANS, np.int64),
+            offsets=offsets,
+            buffer=memoryview(body or bytearray(int(offsets[-1]))),
+        )
+
+    def outcomes(self) -> Any:
+        """All outcomes so far, in one array."""
+        taken = self.transport.outcomes()
+        self.delays |= self.transport.retry_delays()
+        self.found.append(taken)
+        return np.concatenate(self.found)
+
+    def statuses(self) -> Counter[str]:
+        """How often each status came."""
+        return Counter(Status(int(status)).name for status in self.outcomes()["status"])
+
+    def check(self, offered: int) -> None:
+        """What was offered, was sent and has ended is the same."""
+        outcomes = self.outcomes()
+        assert len(outcomes) == offered
+        assert self.sent.tolist() == [offered, outcomes["spans"].sum(), outcomes["bytes"].sum()]
+        assert self.transport.in_flight() == 0
+        assert (outcomes["sent"] >= outcomes["scheduled"]).all()
+        assert (outcomes["done"] >= outcomes["sent"]).all()
+
+
+@contextmanager
+def running(port: int, *, connect: bool = True, **options: Any) -> Iterator[Run]:
+    run = Run(port, **options)
+    try:
+        if connect:
+            run.transport.connect(5.0)
+        yield run
+    finally:
+        run.transport.close()
+
+
+def soon(seconds: float) -> int:
+    return time.monotonic_ns() + int(seconds * SECOND)
+
+
+@pytest.mark.parametrize("name", hostile.BEHAVIOURS)
+def test_counts_every_request(name: str) -> None:
+    """Every request that is offered ends once, in time, with a status that the peer deserves."""
+    case = hostile.BEHAVIOURS[name]
+    sizes = [150_000] * 4 if case.large else [0, 1, 1000, 3000] * 5
+    with hostile.peer(case.behaviour, case.values) as peer, running(peer.port) as run:
+        chunk = run.chunk(sizes)
+        began = time.monotonic()
+        offered = run.transport.send(chunk, soon(4.0))
+        run.transport.drain(soon(2.0))
+        elapsed = time.monotonic() - began
+        run.check(offered)
+        statuses = run.statuses()
+        assert set(statuses) <= set(case.may.split()), (statuses, run.transport.messages())
+        if case.every:
+            assert set(statuses) == set(case.may.split())
+        assert not run.transport.holds(chunk)
+        assert elapsed < 6.5
+        if case.may == "OK":
+            assert offered == len(sizes)
+
+
+def outcome_of(name: str) -> tuple[Run, Any]:
+    """The outcomes of a few requests to a peer of this behaviour."""
+    with hostile.peer(hostile.BEHAVIOURS[name].behaviour) as peer, running(peer.port) as run:
+        offered = run.transport.send(run.chunk([100] * 3), soon(1.0))
+        run.transport.drain(soon(1.0))
+        run.check(offered)
+        return run, run.outcomes()
+
+
+def test_partial_success() -> None:
+    """The rejected spans and the reason are read out of the response."""
+    run, outcomes = outcome_of("partial success")
+    assert outcomes["rejected"].tolist() == [3, 3, 3]
+    assert run.transport.messages() == {0: "too ol"}
+
+
+def test_percent_decoding() -> None:
+    """grpc-message is decoded, what is no escape stands for itself."""
+    run, _ = outcome_of("trailers only")
+    assert run.transport.messages() == {14: "café 100%"}
+
+
+def test_retry_info() -> None:
+    """RetryInfo's delay is given for the outcome that came with it."""
+    run, _ = outcome_of("retry info")
+    assert run.delays == dict.fromkeys(range(3), hostile.RETRY_DELAY_NS)
+
+
+def test_reset_code_in_the_message() -> None:
+    run, _ = outcome_of("cancels streams")
+    assert run.transport.messages() == {Status.STREAM_RESET: "RST_STREAM with CANCEL"}
+
+
+def test_honours_max_concurrent_streams() -> None:
+    """There are never more streams open than the peer allows."""
+    open_at_once: list[int] = []
+
+    def behave(peer: hostile.Wire) -> None:
+        while True:
+            stream = peer.request()
+            time.sleep(0.002)
+            while peer.socket in _readable(peer.socket):
+                peer.frame()
+            open_at_once.append(len(peer.streams) - 1 - len(open_at_once))
+            peer.send(hostile.answer(stream))
+
+    with (
+        hostile.peer(behave, {hostile.MAX_STREAMS: 3}) as peer,
+        running(peer.port, in_flight=50) as run,
+    ):
+        run.transport.send(run.chunk([10] * 30), soon(2.0))
+        run.transport.drain(soon(2.0))
+        assert run.statuses() == {"OK": 30}
+    assert 2 <= max(open_at_once) <= 3
+
+
+def _readable(connection: socket.socket) -> list[socket.socket]:
+    return select.select([connection], [], [], 0)[0]
+
+
+def test_honours_max_frame_size() -> None:
+    """Frames grow when the peer allows it, and only then."""
+    for allowed, largest in ((16384, 16384), (20_000, 20_000), (1 << 20, 150_005)):
+        values = {hostile.MAX_FRAME: allowed, hostile.INITIAL_WINDOW: 1 << 20}
+
+        def behave(peer: hostile.Wire) -> None:
+            peer.send(hostile.window(0, 1 << 24))
+            peer.serve()
+
+        with hostile.peer(behave, values) as peer, running(peer.port) as run:
+            run.transport.wait(soon(0.05))  # for the window
+            run.transport.send(run.chunk([150_000] * 2), soon(2.0))
+            run.transport.drain(soon(2.0))
+            assert run.statuses() == {"OK": 2}
+            assert peer.wires[0].largest == largest
+
+
+def test_honours_windows() -> None:
+    """Not a byte goes out beyond the windows."""
+
+    def behave(peer: hostile.Wire) -> None:
+        peer.open_windows = False
+        peer.silence()
+
+    with hostile.peer(behave, {hostile.INITIAL_WINDOW: 1000}) as peer, running(peer.port) as run:
+        run.transport.send(run.chunk([5000] * 4), soon(2.0))
+        run.transport.drain(soon(2.0))
+        run.check(4)
+        got = {s: state.received for s, state in peer.wires[0].streams.items() if s > 1}
+        assert run.statuses() == {"NO_ANSWER_TIMEOUT": 4}
+        assert set(peer.wires[0].resets) == {3, 5, 7, 9}  # each was cancelled
+        assert all(count <= 1000 for count in got.values())
+
+
+def test_sends_again_what_goaway_left() -> None:
+    """What GOAWAY says was not processed is sent on the next connection, and counted once."""
+
+    def behave(peer: hostile.Wire) -> None:
+        if peer.number == 0:
+            peer.opened()
+            peer.send(hostile.goaway(1))
+            peer.silence()
+        peer.serve()
+
+    with hostile.peer(behave) as peer, running(peer.port, timeout_s=3.0) as run:
+        # Larger than the windows: their bytes are still here when GOAWAY comes.
+        run.transport.send(run.chunk([200_000] * 3), soon(3.0))
+        run.transport.drain(soon(3.0))
+        run.check(3)
+        assert run.statuses() == {"OK": 3}
+        assert len(peer.wires) == 2
+
+
+def test_sends_again_what_never_left() -> None:
+    """A request of which no byte was written when the connection ended is not lost."""
+
+    def behave(peer: hostile.Wire) -> None:
+        if peer.number == 0:
+            peer.send(hostile.settings({hostile.MAX_STREAMS: 0}))
+            time.sleep(0.2)
+            return
+        peer.serve()
+
+    with hostile.peer(behave) as peer, running(peer.port, timeout_s=3.0) as run:
+        run.transport.wait(soon(0.1))
+        run.transport.send(run.chunk([1000] * 5), soon(3.0))
+        run.transport.drain(soon(3.0))
+        run.check(5)
+        assert run.statuses() == {"OK": 5}
+
+
+def test_goes_on_when_the_peer_comes_back() -> None:
+    """While nobody listens requests fail at their deadline; later ones are answered again."""
+    with hostile.peer(hostile.Wire.serve) as first, running(first.port, timeout_s=0.3) as run:
+        run.transport.send(run.chunk([100] * 3), soon(1.0))
+        run.transport.drain(soon(1.0))
+        first.stop()
+        offered = run.transport.send(run.chunk([100] * 20), soon(0.8))
+        assert 16 <= offered <= 20  # eight at a time, each after 0.3 s
+        run.transport.drain(soon(1.0))
+        statuses = run.statuses()
+        assert statuses["CONNECT_FAILED"] + statuses["CONNECTION_LOST"] == offered
+        with hostile.peer(hostile.Wire.serve, port=first.port):
+            run.transport.send(run.chunk([100] * 2, spacing_ns=300 * MILLISECOND), soon(5.0))
+            run.transport.drain(soon(3.0))
+            run.check(3 + offered + 2)
+            assert run.statuses()["OK"] >= 4
+
+
+def test_abandons_at_the_end() -> None:
+    """What has no answer when drain ends is ABANDONED, and so at close."""
+    with hostile.peer(hostile.Wire.silence) as peer:
+        run = Run(peer.port, timeout_s=30.0)
+        run.transport.connect(5.0)
+        assert run.transport.send(run.chunk([100] * 5), soon(1.0)) == 5
+        assert run.transport.in_flight() == 5
+        run.transport.drain(soon(0.1))
+        assert run.statuses() == {"ABANDONED": 5}
+        run.transport.send(run.chunk([100] * 2), soon(1.0))
+        run.transport.close()
+        run.transport.close()
+        assert run.statuses() == {"ABANDONED": 7}
+        run.check(7)
+
+
+def test_in_flight_cap() -> None:
+    """No more requests are in flight than allowed; the others wait and are late, in order."""
+    with hostile.peer(hostile.Wire.silence) as peer, running(peer.port, timeout_s=30.0) as run:
+        assert run.transport.send(run.chunk([10] * 20), soon(0.2)) == 8
+        assert run.transport.in_flight() == 8
+
+
+@pytest.mark.parametrize("call", ["send", "wait"])
+def test_stop_ends_calls(call: str) -> None:
+    """Within 100 ms of the stop word."""
+    with hostile.peer(hostile.Wire.silence) as peer, running(peer.port, timeout_s=30.0) as run:
+        began = time.monotonic()
+        timer = threading.Timer(0.1, lambda: run.stop.fill(1))
+        timer.start()
+        if call == "send":
+            run.transport.send(run.chunk([10] * 20), soon(5.0))
+        else:
+            run.transport.wait(soon(5.0))
+        assert 0.1 <= time.monotonic() - began < 0.25
+        timer.join()
+
+
+def test_never_early_and_hardly_late() -> None:
+    """Requests leave at their scheduled times."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port, in_flight=64) as run:
+        run.transport.send(run.chunk([100] * 300, spacing_ns=MILLISECOND), soon(5.0))
+        run.transport.drain(soon(2.0))
+        outcomes = run.outcomes()
+        lateness = outcomes["sent"] - outcomes["scheduled"]
+        assert lateness.min() >= 0
+        assert np.median(lateness) < 5 * MILLISECOND  # bench_wire.py measures it in earnest
+
+
+def test_sleeps_between_requests() -> None:
+    """One request a second costs next to no CPU."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
+        before = time.thread_time()
+        run.transport.send(run.chunk([10] * 3, spacing_ns=SECOND // 2), soon(5.0))
+        assert time.thread_time() - before < 0.05
+
+
+def test_several_connections() -> None:
+    """Requests are spread over all connections."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port, connections=3) as run:
+        # On connections but the first the empty request is served like any other.
+        run.transport.send(run.chunk([100] * 60), soon(3.0))
+        run.transport.drain(soon(3.0))
+        run.check(60)
+        assert run.statuses() == {"OK": 60}
+        assert all(len(one.streams) > 10 for one in peer.wires)
+
+
+def test_several_buffers_at_once() -> None:
+    """A chunk's buffer is kept while its bytes wait, and not longer."""
+    open_up = threading.Event()
+
+    def behave(peer: hostile.Wire) -> None:
+        peer.open_windows = False
+        for _ in range(5):
+            peer.opened()
+        open_up.wait(5)
+        peer.open_windows = True
+        peer.send(hostile.window(0, 1 << 20), hostile.settings({hostile.INITIAL_WINDOW: 1 << 20}))
+        peer.serve()
+
+    values = {hostile.INITIAL_WINDOW: 100}
+    with hostile.peer(behave, values) as peer, running(peer.port, timeout_s=5.0) as run:
+        chunks = [run.chunk([300]) for _ in range(5)]
+        for chunk in chunks:
+            assert run.transport.send(chunk, soon(1.0)) == 1
+        assert all(run.transport.holds(chunk) for chunk in chunks)
+        open_up.set()
+        run.transport.drain(soon(3.0))
+        assert not any(run.transport.holds(chunk) for chunk in chunks)
+        assert run.statuses() == {"OK": 5}
+
+
+def test_waits_for_a_buffer() -> None:
+    """With too many buffers held, send offers nothing until one is free or time is up."""
+
+    def behave(peer: hostile.Wire) -> None:
+        peer.open_windows = False
+        peer.silence()
+
+    values = {hostile.INITIAL_WINDOW: 100}
+    with (
+        hostile.peer(behave, values) as peer,
+        running(peer.port, timeout_s=9.0, in_flight=50) as run,
+    ):
+        offered = [run.transport.send(run.chunk([300]), soon(0.1)) for _ in range(10)]
+        assert offered == [1] * wire.HELD_BUFFERS + [0] * (10 - wire.HELD_BUFFERS)
+        run.transport.drain(soon(0.1))
+        run.check(wire.HELD_BUFFERS)
+
+
+def says(first: bytes) -> hostile.Behaviour:
+    """Says this and then waits."""
+
+    def behave(peer: hostile.Wire) -> None:
+        peer.read(len(hostile.PREFACE))
+        peer.send(first)
+        peer.stopping.wait(9)
+
+    return behave
+
+
+REFUSALS = {
+    "echo": (says(hostile.PREFACE), "echoes"),
+    "HTTP/1": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "HTTP/1"),
+    "TLS": (says(b"\x15\x03\x01\x00\x02\x02\x46"), "TLS"),
+    "SSH": (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "SSH-2.0"),
+    "silent": (says(b""), "says nothing"),
+    "closes": (lambda peer: None, "closes the connection"),
+    "HTTP/2 and silent": (says(hostile.settings({})), "does not answer an Export"),
+    "HTTP/2 and GOAWAY": (
+        says(hostile.settings({}) + hostile.goaway(0, 11)),
+        "GOAWAY with ENHANCE_YOUR_CALM",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_says_who_is_there(name: str) -> None:
+    """connect tells in one line what the peer seems to be."""
+    behaviour, expected = REFUSALS[name]
+    with hostile.peer(behaviour, raw=True) as peer:
+        run = Run(peer.port)
+        with pytest.raises(TargetUnreachable, match=expected) as caught:
+            run.transport.connect(0.5)
+        assert "\n" not in str(caught.value)
+        assert str(peer.port) in str(caught.value)
+        run.transport.close()
+        run.check(0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (lambda s: hostile.answer(s, status="12"), "does not take OTLP traces"),
+        (lambda s: hostile.answer(s, status="16"), "gRPC status 16"),
+        (lambda s: hostile.headers(s, hostile.fields((":status", "404")), 5), "not gRPC.*404"),
+        (lambda s: hostile.headers(s, b"\x88", 5), "not gRPC"),
+        (lambda s: hostile.reset(s, 13), "not gRPC.*HTTP_1_1_REQUIRED"),
+    ],
+)
+def test_says_what_export_came_to(reply: Callable[[int], bytes], expected: str) -> None:
+    """A peer that speaks HTTP/2 but does not accept an empty Export is not a target."""
+
+    def behave(peer: hostile.Wire) -> None:
+        peer.read(24)
+        peer.send(hostile.settings({}))
+        peer.send(reply(peer.request()))
+        peer.silence()
+
+    with hostile.peer(behave, raw=True) as peer:
+        run = Run(peer.port)
+        with pytest.raises(TargetUnreachable, match=expected):
+            run.transport.connect(1.0)
+        run.transport.close()
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    run = Run(port, host="localhost")
+    with pytest.raises(TargetUnreachable, match="nobody listens"):
+        run.transport.connect(1.0)
+    with pytest.raises(TargetUnreachable, match=r"host\.invalid:"):
+        Run(port, host="host.invalid")
+
+
+def test_ipv6() -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on loopback")
+    with (
+        hostile.peer(hostile.Wire.serve, listener=listener) as peer,
+        running(peer.port, host="::1") as run,
+    ):
+        run.transport.send(run.chunk([10]), soon(1.0))
+        run.transport.drain(soon(1.0))
+        assert run.statuses() == {"OK": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offsets": np.array([0, 5, 4], np.int64)},
+        {"offsets": np.array([0, 5, 99], np.int64)},
+        {"offsets": np.array([-1, 5, 9], np.int64)},
+        {"offsets": np.array([0, 5], np.int64)},
+        {"spans": np.array([1], np.int64)},
+        {"spans": np.array([1.0, 2.0])},
+        {"scheduled": np.array([1, 2], np.int32)},
+        {"buffer": memoryview(bytearray(20))[::2]},
+    ],
+)
+def test_refuses_bad_chunks(change: dict[str, Any]) -> None:
+    """No byte outside the buffer is ever sent."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
+        chunk = run.chunk([5, 5])
+        for name, value in change.items():
+            setattr(chunk, name, value)
+        with pytest.raises((ValueError, TypeError, BufferError)):
+            run.transport.send(chunk, soon(1.0))
+        run.check(0)
+
+
+def test_grpcio_gets_what_was_sent() -> None:
+    """A server of grpcio, with its own ideas of windows and frames, gets every byte."""
+    bodies = [_request(spans) for spans in (0, 1, 10, 2000)] * 5
+    with peers.counting_receiver() as peer, running(peer.grpc_port, timeout_s=10.0) as run:
+        chunk = run.chunk([len(body) for body in bodies], body=b"".join(bodies))
+        run.transport.send(chunk, soon(10.0))
+        run.transport.drain(soon(10.0))
+        run.check(20)
+        assert run.statuses() == {"OK": 20}
+        assert sorted(peer.payloads()) == sorted([*bodies, b""])  # and the greeting
+
+
+def test_grpcio_refuses_the_greeting() -> None:
+    with (
+        peers.counting_receiver(status=13) as peer,
+        pytest.raises(TargetUnreachable, match="gRPC status 13: as the test asked"),
+    ):
+        Run(peer.grpc_port).transport.connect(5.0)
+
+
+@pytest.mark.parametrize("status", [3, 8, 14])
+def test_grpcio_statuses(status: int) -> None:
+    with peers.counting_receiver(status=status) as peer, running(peer.grpc_port) as run:
+        run.transport.send(run.chunk([10] * 3), soon(3.0))
+        run.transport.drain(soon(3.0))
+        assert run.statuses() == {Status(status).name: 3}
+        assert run.transport.messages() == {status: "as the test asked"}
+
+
+def test_grpcio_deadline() -> None:
+    """The server is told the deadline, and no answer by then is not waited for."""
+    with peers.counting_receiver(delay_s=0.6) as peer:
+        run = Run(peer.grpc_port, timeout_s=0.3)
+        run.transport.connect(5.0)
+        began = time.monotonic()
+        run.transport.send(run.chunk([10] * 2), soon(3.0))
+        run.transport.drain(soon(3.0))
+        assert time.monotonic() - began < 0.55
+        run.check(2)
+        assert set(run.statuses()) <= {"NO_ANSWER_TIMEOUT", "DEADLINE_EXCEEDED"}
+        run.transport.close()
+
+
+def deliver(peer: peers.Peer, counter: str) -> None:
+    """Sends twenty thousand spans; the peer's own counter must show them all."""
+    bodies = [_request(100)] * 200
+    with running(peer.grpc_port, timeout_s=10.0, connections=2) as run:
+        chunk = run.chunk([len(body) for body in bodies], body=b"".join(bodies))
+        run.transport.send(chunk, soon(10.0))
+        run.transport.drain(soon(10.0))
+        run.check(200)
+        assert run.statuses() == {"OK": 200}
+    peer.wait_for(counter, 20_000)
+
+
+def test_rotel_accepts_everything(rotel_binary: Path) -> None:
+    with peers.rotel(rotel_binary) as peer:
+        deliver(peer, "rotel_receiver_accepted_spans")
+
+
+def test_collector_accepts_everything(collector_binary: Path) -> None:
+    with peers.collector(collector_binary) as peer:
+        deliver(peer, "otelcol_receiver_accepted_spans")
+
+
+def _request(spans: int) -> bytes:
+    request = ExportTraceServiceRequest()
+    if spans:
+        scope = request.resource_spans.add().scope_spans.add()
+        for i in range(spans):
+            scope.spans.add(
+                trace_id=i.to_bytes(15, "big") + b"\1",
+                span_id=i.to_bytes(7, "big") + b"\1",
+                name="s",
+            )
+    return request.SerializeToString()
+
+
+def test_memory_stays_flat() -> None:
+    """A hundred thousand requests leave the process as large as it was."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port, in_flight=64) as run:
+
+        def send(rounds: int) -> None:
+            for _ in range(rounds):
+                run.transport.send(run.chunk([100] * 100), soon(30.0))
+                run.transport.outcomes()
+
+        send(10)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        send(50)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096
+
+
+def test_runs_after_fork(tmp_path: Path) -> None:
+    """A worker makes its transport after the fork and sends; SIGPIPE does not end it."""
+    script = tmp_path / "forked.py"
+    script.write_text(
+        """
+import json, os, signal, sys, time
+import numpy as np
+from blaster.transport.base import Chunk
+from blaster.transport.wire import WireTransport
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+pid = os.fork()
+if pid:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+sent, stop = np.zeros(3, np.int64), np.zeros(1, np.int64)
+transport = WireTransport(host="127.0.0.1", port=int(sys.argv[1]), connections=1, in_flight=4,
+                          timeout_s=1.0, metadata=[], sent=sent, stop=stop)
+transport.connect(5.0)
+now = time.monotonic_ns()
+for _ in range(20):
+    transport.send(Chunk(scheduled=np.full(3, now), spans=np.full(3, 1),
+                         offsets=np.arange(4) * 100, buffer=memoryview(bytes(300))),
+                   now + 2 * 10**9)
+    transport.wait(time.monotonic_ns() + 10**7)
+transport.drain(now + 5 * 10**9)
+print(json.dumps([len(transport.outcomes()), int(sent[0])]))
+"""
+    )
+
+    def behave(peer: hostile.Wire) -> None:
+        if peer.number == 0:
+            peer.request()
+            return  # closes: the client writes into a dead connection
+        peer.serve()
+
+    with hostile.peer(behave) as peer:
+        done = subprocess.run(
+            [sys.executable, script, str(peer.port)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            cwd=Path(__file__).parent.parent,
+            env={"PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+    ended, offered = json.loads(done.stdout)
+    assert ended == offered > 0
+
+
+def test_random_bytes_never_hang() -> None:
+    """Mutations of a good answer end each request in time."""
+    random = np.random.default_rng(7)
+
+    def behave(peer: hostile.Wire) -> None:
+        with suppress(IndexError):
+            while True:
+                reply = bytearray(hostile.answer(peer.request(), b"\x0a\x02\x08\x01"))
+                for _ in range(random.integers(1, 4)):
+                    reply[random.integers(len(reply))] = random.integers(256)
+                peer.send(bytes(reply))
+
+    with hostile.peer(behave) as peer, running(peer.port, timeout_s=0.1) as run:
+        offered = sum(run.transport.send(run.chunk([50] * 10), soon(0.5)) for _ in range(10))
+        run.transport.drain(soon(1.0))
+        run.check(offered)
