@@ -214,7 +214,6 @@ def test_answers_nobody_reads(receiver: Any) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
     with HostileClient(receiver.port, timeout_s=0.5) as client:
-        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(START)
         sent, first = 0, 1
         try:
@@ -233,10 +232,11 @@ def test_answers_nobody_reads(receiver: Any) -> None:
         serves(receiver)
         assert process.memory_info().rss - before < 32 << 20
         # It reads after all: every whole call has its answer.
-        client.socket.settimeout(SETTLE_S)
-        got = client.listen(time.monotonic() + 1)
-        assert len(got.statuses) >= sent // (len(calls) // 1000) - 1
-        assert set(got.statuses.values()) == {h2.UNIMPLEMENTED}
+        late = time.monotonic() + SETTLE_S
+        while len(client.heard.statuses) < first // 2 and time.monotonic() < late:
+            client.listen(time.monotonic() + 0.1)
+        assert len(client.heard.statuses) >= first // 2
+        assert set(client.heard.statuses.values()) == {h2.UNIMPLEMENTED}
 
 
 def test_buffered_bytes_are_bounded() -> None:
@@ -305,7 +305,7 @@ def test_timeouts() -> None:
         dripping = client(START + h2.frame(h2.HEADERS, END_HEADERS, 1, h2.block()))
 
         def drip() -> None:
-            for byte in h2.frame(h2.DATA, 0, 1, bytes(1000)):
+            for byte in h2.frame(h2.DATA, 0, 1, h2.message(bytes(999))):
                 dripping.send(bytes([byte]))
                 time.sleep(0.05)
                 if receiver.traffic()["refused"] == 3:
@@ -415,7 +415,8 @@ def test_grpcio(receiver: Any) -> None:
 def test_grpcio_streaming_is_one_message_too_many(receiver: Any) -> None:
     before = spans(receiver)
     with grpc.insecure_channel(f"127.0.0.1:{receiver.port}") as channel:
-        stream: Any = channel.stream_unary(h2.EXPORT)
+        as_it_is = {"request_serializer": None, "response_deserializer": None}
+        stream: Any = channel.stream_unary(h2.EXPORT, **as_it_is)
         assert stream(iter([SPAN]), timeout=SETTLE_S) == b""
         for bodies in ([], [SPAN, SPAN]):
             with pytest.raises(grpc.RpcError) as caught:
@@ -486,19 +487,16 @@ def test_h2load(receiver: Any, tmp_path: Path, count: int) -> None:
 def test_collector_exporter(
     receiver: Any, collector_binary: Path, tmp_path: Path, compression: str
 ) -> None:
-    config = {
+    overrides = {
         "exporters": {
-            "otlp": {
-                "endpoint": f"127.0.0.1:{receiver.port}",
-                "tls": {"insecure": True},
-                "compression": compression,
-                "retry_on_failure": {"enabled": False},
-            }
-        },
-        "service": {"pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp"]}}},
+            "otlp_grpc": {"compression": compression, "retry_on_failure": {"enabled": False}}
+        }
     }
+    endpoint = f"http://127.0.0.1:{receiver.port}"
     before = receiver.counts()
-    with peers.collector(collector_binary, config) as collector:
+    with peers.collector(
+        collector_binary, exporter_endpoint=endpoint, overrides=overrides
+    ) as collector:
         with grpc.insecure_channel(f"127.0.0.1:{collector.grpc_port}") as channel:
             for _ in range(200):
                 grpc_call(channel)(SPAN * 50, timeout=SETTLE_S)
@@ -598,6 +596,22 @@ def test_run_again_and_close() -> None:
         receiver.run(stop)
     with pytest.raises(ConnectionRefusedError):
         HostileClient(receiver.port)
+
+
+def test_the_type_leaks_nothing() -> None:
+    def rounds(count: int) -> int:
+        for _ in range(count):
+            receiver = wire.Receiver(scanner_capacity=1000)
+            receiver.run(array("q", [1]))
+            receiver.counts()
+            receiver.traffic()
+            with contextlib.suppress(OSError):
+                wire.Receiver(port=receiver.port)
+        gc.collect()
+        return int(psutil.Process().memory_info().rss)
+
+    before = rounds(200)
+    assert rounds(2000) - before < 2 << 20
 
 
 def test_names_and_ipv6() -> None:
