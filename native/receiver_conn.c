@@ -91,6 +91,7 @@ struct conn {
     uint32_t last_stream; /* the highest ID that the peer opened */
     uint32_t blocked;     /* streams that are answering */
     uint32_t bulk;        /* streams that are so */
+    size_t owed;          /* bytes to come of all messages that are being put together */
     bool cut;             /* a stream was ended before the peer had ended it */
 
     int64_t receive_window; /* what the peer may still send, of the connection's window */
@@ -364,8 +365,10 @@ static void stream_close(struct conn *conn, struct stream *stream) {
     conn->active = shared->now;
     if (conn->data_stream == stream)
         conn->data_stream = NULL;
-    if (stream->buffer != NULL)
+    if (stream->buffer != NULL) {
+        conn->owed -= stream->length - stream->have;
         pool_give(&shared->pool, stream->buffer);
+    }
     stream->chain = shared->free_streams;
     shared->free_streams = stream;
 }
@@ -471,6 +474,7 @@ static bool message_append(struct conn *conn, struct stream *stream, const uint8
     struct message_pool *pool = &conn->shared->pool;
     if (stream->buffer == NULL) {
         stream->buffer = pool_take(pool, stream->length);
+        conn->owed += stream->buffer != NULL ? stream->length : 0;
         stream->bulk = stream->length >= BULK_LENGTH;
         conn->bulk += stream->bulk;
     }
@@ -483,6 +487,7 @@ static bool message_append(struct conn *conn, struct stream *stream, const uint8
     if (data != end) /* else it was read to its place: see conn_room */
         memcpy(end, data, length);
     stream->have += (uint32_t)length;
+    conn->owed -= length;
     return true;
 }
 
@@ -1222,6 +1227,8 @@ size_t conn_room(const struct conn *conn, uint8_t **where, size_t *after) {
     *where = stream->buffer->data + stream->have;
     return room < conn->left ? room : conn->left;
 }
+
+size_t conn_owed(const struct conn *conn) { return conn->owed; }
 
 const uint8_t *conn_output(const struct conn *conn, size_t *length) {
     *length = conn->output_end - conn->output_start;

@@ -72,6 +72,10 @@ void conn_free(struct conn *conn);
  * what follows may belong to such a message too. */
 size_t conn_room(const struct conn *conn, uint8_t **where, size_t *after);
 
+/* How many bytes are still to come of the messages that have begun: the peer owes them whatever we
+ * say, so there is no hurry to read before some of them have gathered. */
+size_t conn_owed(const struct conn *conn);
+
 /* Takes bytes from the peer and returns how many were taken: fewer than length only when so much
  * output waits to be sent that the rest has to wait as well. */
 size_t conn_feed(struct conn *conn, const uint8_t *data, size_t length);

@@ -23,9 +23,12 @@ enum {
     ACCEPTS = 64, /* connections taken up before the others are served again */
     BACKLOG = 1024,
     WAIT_MS = 20,
+    GATHER_LEAST = 1 << 14, /* bytes owed by a peer below which every arrival is read at once */
+    GATHER_MOST = 1 << 17,  /* ... and what is waited for at most */
 };
 
 static const int64_t TICK = 1000000000;   /* nanoseconds between looks at the timeouts */
+static const int64_t PATIENCE = 20000000; /* ... for the bytes that are waited for to gather */
 static const int64_t LINGER = 2000000000; /* ... that a peer has to read our last words */
 static const int64_t STALL = 60000000000; /* ... that it may leave our answers unread */
 
@@ -35,6 +38,8 @@ struct link {
     struct conn *conn;
     int fd;
     uint32_t events; /* what epoll looks for */
+    int gather;      /* bytes that have to be there before epoll says so; 1: any */
+    int64_t read;    /* when it was last read */
     bool shut;       /* our side is closed; what still comes is thrown away */
     int64_t since;   /* of shut, or of the first answer that could not be sent; 0: neither */
     uint8_t *rest;   /* bytes that were read and have to wait until output has been sent */
@@ -49,7 +54,7 @@ struct receiver {
     int listener, epoll;
     uint16_t port;
     bool deaf; /* the listener is out of epoll until the next tick */
-    int64_t last_tick;
+    int64_t last_tick, last_hurry;
     struct scan_counts unread; /* requests and bytes, when nothing is scanned */
     struct receiver_counts counts;
     bool uncounted; /* something happened since the counts were published */
@@ -143,6 +148,7 @@ static void link_open(struct receiver *receiver, int fd) {
     link->fd = fd;
     link->conn = conn;
     link->events = EPOLLIN;
+    link->gather = 1;
     link->next = receiver->links;
     if (link->next != NULL)
         link->next->previous = link;
@@ -200,9 +206,20 @@ static bool link_feed(struct link *link, const uint8_t *data, size_t length) {
     return true;
 }
 
+/* Lets epoll wait until so many bytes are there. A sender that writes frame by frame would else
+ * wake us for each, which costs more than to read it. */
+static void link_gather(struct link *link, size_t bytes) {
+    int gather = bytes < GATHER_LEAST ? 1 : bytes < GATHER_MOST ? (int)bytes : GATHER_MOST;
+    if (link->gather == gather)
+        return;
+    setsockopt(link->fd, SOL_SOCKET, SO_RCVLOWAT, &gather, sizeof gather);
+    link->gather = gather;
+}
+
 /* Sends, and feeds what was kept as far as that is possible now. */
 static void link_proceed(struct receiver *receiver, struct link *link) {
-    while (link_flush(receiver, link) && link->rest != NULL && link->events == EPOLLIN) {
+    bool open;
+    while ((open = link_flush(receiver, link)) && link->rest != NULL && link->events == EPOLLIN) {
         link->rest_start +=
             conn_feed(link->conn, link->rest + link->rest_start, link->rest_end - link->rest_start);
         if (link->rest_start == link->rest_end) {
@@ -210,6 +227,8 @@ static void link_proceed(struct receiver *receiver, struct link *link) {
             link->rest = NULL;
         }
     }
+    if (open)
+        link_gather(link, link->shut ? 0 : conn_owed(link->conn));
 }
 
 enum reading { GONE, DRY, MORE };
@@ -231,6 +250,7 @@ static enum reading link_read(struct receiver *receiver, struct link *link, size
         link_close(receiver, link);
         return GONE;
     }
+    link->read = receiver->shared.now;
     size_t got = (size_t)count, direct = got < fits ? got : fits;
     *total += got;
     if (link->shut)
@@ -306,6 +326,16 @@ static void tick(struct receiver *receiver) {
     publish(receiver);
 }
 
+/* A peer may pause within a message and want an answer to something else meanwhile (a ping): what
+ * it sent is read before long even if it did not gather. */
+static void hurry(struct receiver *receiver) {
+    int64_t now = receiver->shared.now;
+    receiver->last_hurry = now;
+    for (struct link *link = receiver->links; link != NULL; link = link->next)
+        if (link->gather > 1 && now - link->read >= PATIENCE)
+            link_gather(link, 0);
+}
+
 int receiver_run(struct receiver *receiver, const int64_t *stop) {
     struct epoll_event events[EVENTS];
     while (__atomic_load_n(stop, __ATOMIC_ACQUIRE) == 0) {
@@ -322,6 +352,8 @@ int receiver_run(struct receiver *receiver, const int64_t *stop) {
         }
         if (receiver->uncounted)
             publish(receiver);
+        if (receiver->shared.now - receiver->last_hurry >= PATIENCE)
+            hurry(receiver);
         if (receiver->shared.now - receiver->last_tick >= TICK)
             tick(receiver);
     }
