@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED = 1, 1, 4, 8
@@ -99,11 +100,88 @@ def answer_body(stream: int, body: bytes) -> bytes:
     return head(stream) + b"".join(parts) + trailers(stream, ("grpc-status", "0"))
 
 
+class Decoder:
+    """HPACK as far as our client uses it: no Huffman codes, some names of the static table."""
+
+    STATIC: ClassVar = {
+        1: (":authority", ""),
+        3: (":method", "POST"),
+        4: (":path", "/"),
+        6: (":scheme", "http"),
+        23: ("authorization", ""),
+        31: ("content-type", ""),
+        58: ("user-agent", ""),
+    }
+
+    def __init__(self) -> None:
+        self.limit = self.size = 4096
+        self.must_update = False
+        self._table: list[tuple[str, str]] = []
+
+    def change_limit(self, limit: int) -> None:
+        """The client has acknowledged this SETTINGS_HEADER_TABLE_SIZE."""
+        self.limit = limit
+        self.must_update = self.must_update or self.size > limit
+
+    def decode(self, block: bytes) -> list[tuple[str, str]]:
+        """The fields of one block; AssertionError when RFC 7541 is broken."""
+        found: list[tuple[str, str]] = []
+        self._block, self._at = block, 0
+        while self._at < len(block):
+            first = block[self._at]
+            if first & 0xE0 == 0x20:
+                assert not found, "a size update after fields (4.2)"
+                self.size = self._integer(5)
+                assert self.size <= self.limit
+                self.must_update = False
+                self._evict()
+                continue
+            assert not self.must_update, "no size update after the limit was lowered (4.2)"
+            if first & 0x80:
+                found.append(self._entry(self._integer(7)))
+                continue
+            index = self._integer(6 if first & 0x40 else 4)
+            name = self._entry(index)[0] if index else self._text()
+            found.append((name, self._text()))
+            if first & 0x40:
+                self._table.insert(0, found[-1])
+                self._evict()
+        return found
+
+    def _evict(self) -> None:
+        while sum(len(n.encode()) + len(v.encode()) + 32 for n, v in self._table) > self.size:
+            self._table.pop()
+
+    def _entry(self, index: int) -> tuple[str, str]:
+        return self.STATIC[index] if index < 62 else self._table[index - 62]
+
+    def _integer(self, bits: int) -> int:
+        limit = (1 << bits) - 1
+        value = self._block[self._at] & limit
+        self._at += 1
+        shift = 0
+        while value >= limit:
+            byte = self._block[self._at]
+            self._at += 1
+            value += (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        return value
+
+    def _text(self) -> str:
+        assert self._block[self._at] < 128, "Huffman"
+        length = self._integer(7)
+        self._at += length
+        return self._block[self._at - length : self._at].decode()
+
+
 @dataclass
 class Stream:
     """A request as it comes in."""
 
-    blocks: int = 0
+    fields: list[tuple[str, str]]
+    block: int
     received: int = 0
     done: bool = False
 
@@ -117,11 +195,12 @@ class Wire:
     number: int
     """How many connections there were before."""
     streams: dict[int, Stream] = field(default_factory=dict)
-    acks: int = 0
     pongs: list[bytes] = field(default_factory=list)
     resets: list[int] = field(default_factory=list)
     largest: int = 0
     open_windows: bool = True
+    decoder: Decoder = field(default_factory=Decoder)
+    _tables: list[int | None] = field(default_factory=list)
     _given: set[int] = field(default_factory=set)
 
     def send(self, *parts: bytes) -> None:
@@ -160,14 +239,16 @@ class Wire:
         kind, payload = size & 255, self.read(size >> 8)
         self.largest = max(self.largest, size >> 8)
         if kind == HEADERS:
-            self.streams[stream] = Stream(len(payload))
+            self.streams[stream] = Stream(self.decoder.decode(payload), len(payload))
         elif kind == DATA:
             self.streams[stream].received += len(payload)
             self.streams[stream].done = bool(flags & END_STREAM)
             if self.open_windows and payload:
                 self.send(window(0, len(payload)), window(stream, len(payload)))
         elif kind == SETTINGS and flags & ACK:
-            self.acks += 1
+            table = self._tables.pop(0) if self._tables else None
+            if table is not None:
+                self.decoder.change_limit(table)
         elif kind == PING and flags & ACK:
             self.pongs.append(payload)
         elif kind == RST:
@@ -195,9 +276,14 @@ class Wire:
         """The peer's preface; on the first connection also the answer to the empty request."""
         if self.read(len(PREFACE)) != PREFACE:
             raise Gone
-        self.send(settings(values))
+        self.send(self.settings(values))
         if self.number == 0:
             self.send(answer(self.request()))
+
+    def settings(self, values: Mapping[int, int]) -> bytes:
+        """A SETTINGS frame whose acknowledgement will be waited for."""
+        self._tables.append(values.get(TABLE_SIZE))
+        return settings(values)
 
     def serve(self) -> None:
         """Answers everything from here on, as a good peer does."""
@@ -360,7 +446,7 @@ def _windows_open_late(wire: Wire) -> None:
     stream = wire.opened()
     wire.send(window(stream, 1))
     time.sleep(0.05)
-    wire.send(settings({INITIAL_WINDOW: 1 << 20}))
+    wire.send(wire.settings({INITIAL_WINDOW: 1 << 20}))
     wire.serve()
 
 
@@ -368,9 +454,9 @@ def _window_goes_negative(wire: Wire) -> None:
     """The initial window shrinks under what was sent already (RFC 9113, 6.9.2)."""
     wire.open_windows = False
     stream = wire.opened()
-    wire.send(settings({INITIAL_WINDOW: 100}))
+    wire.send(wire.settings({INITIAL_WINDOW: 100}))
     time.sleep(0.05)
-    wire.send(settings({INITIAL_WINDOW: 1 << 20}), window(0, 1 << 30), window(stream, 1))
+    wire.send(wire.settings({INITIAL_WINDOW: 1 << 20}), window(0, 1 << 30), window(stream, 1))
     wire.open_windows = True
     wire.serve()
 
@@ -391,26 +477,25 @@ def _window_by_dribs(wire: Wire) -> None:
 def _frame_size_changes(wire: Wire) -> None:
     while True:
         for size in (16384, 1 << 20, 16777215, 20000):
-            wire.send(settings({MAX_FRAME: size}))
+            wire.send(wire.settings({MAX_FRAME: size}))
             wire.send(answer(wire.request()))
 
 
 def _table_size_changes(wire: Wire) -> None:
-    """The blocks are not decoded here; that the peers on nghttp2 and grpcio do elsewhere."""
     for size in (4096, 100, 0, 4096, 60):
-        wire.send(settings({TABLE_SIZE: size}), answer(wire.request()))
+        wire.send(wire.settings({TABLE_SIZE: size}), answer(wire.request()))
     wire.serve()
 
 
 def _streams_allowed_late(wire: Wire) -> None:
-    wire.send(settings({MAX_STREAMS: 0}))
+    wire.send(wire.settings({MAX_STREAMS: 0}))
     time.sleep(0.1)
-    wire.send(settings({MAX_STREAMS: 2}))
+    wire.send(wire.settings({MAX_STREAMS: 2}))
     wire.serve()
 
 
 def _no_streams(wire: Wire) -> None:
-    wire.send(settings({MAX_STREAMS: 0}))
+    wire.send(wire.settings({MAX_STREAMS: 0}))
     wire.silence()
 
 
@@ -494,7 +579,8 @@ def _window_never_opens(wire: Wire) -> None:
     wire.silence()
 
 
-def _retry_info() -> str:
+def retry_info() -> str:
+    """grpc-status-details-bin with a RetryInfo of RETRY_DELAY_NS."""
     duration = b"\x08\x02\x10" + b"\x80\xca\xb5\xee\x01"  # 2 s, 500,000,000 ns
     info = b"\x0a" + bytes([len(duration)]) + duration
     url = b"type.googleapis.com/google.rpc.RetryInfo"
@@ -776,7 +862,7 @@ BEHAVIOURS: dict[str, Case] = {
         _each(
             lambda s: (
                 head(s)
-                + trailers(s, ("grpc-status", "14"), ("grpc-status-details-bin", _retry_info()))
+                + trailers(s, ("grpc-status", "14"), ("grpc-status-details-bin", retry_info()))
             )
         ),
         "UNAVAILABLE",

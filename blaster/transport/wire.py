@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ import numpy as np
 
 from blaster import __version__
 from blaster._wire import Client
-from blaster.errors import TargetUnreachable
+from blaster.errors import TargetUnreachable, UsageError
 from blaster.transport.base import EXPORT_METHOD, OUTCOME, Chunk, Int64
+from blaster.units import quoted
 
 HELD_BUFFERS = 8
 """How many chunks at most may wait, in part, for the socket or for the peer's windows."""
@@ -41,17 +43,20 @@ class WireTransport:
     ) -> None:
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._delays: dict[int, int] = {}
-        self._client = Client(
-            hosts=_addresses(host, port, self._name),
-            port=str(port),
-            fields=_fields(self._name, timeout_s, metadata),
-            sent=sent,
-            stop=stop,
-            connections=connections,
-            in_flight=in_flight,
-            timeout_ns=round(timeout_s * 1e9),
-            held=HELD_BUFFERS,
-        )
+        try:
+            self._client = Client(
+                hosts=_addresses(host, port, self._name),
+                port=str(port),
+                fields=_fields(self._name, timeout_s, metadata),
+                sent=sent,
+                stop=stop,
+                connections=connections,
+                in_flight=in_flight,
+                timeout_ns=round(timeout_s * 1e9),
+                held=HELD_BUFFERS,
+            )
+        except ValueError as error:  # a number out of its range, or too much metadata
+            raise UsageError(f"{self._name}: {error}") from None
 
     def connect(self, timeout_s: float) -> None:
         """Opens the connections and exports an empty request on each."""
@@ -119,8 +124,14 @@ def _fields(
         ("grpc-timeout", _grpc_timeout(timeout_s)),
         ("content-type", "application/grpc"),
         ("user-agent", f"blaster/{__version__}"),
-        *((name.lower(), value) for name, value in metadata),
     ]
+    for name, value in metadata:
+        # What gRPC allows (PROTOCOL-HTTP2.md, Custom-Metadata), and values of RFC 9110, 5.5.
+        if not re.fullmatch(r"(?!grpc-)[0-9a-z_.-]+", name.lower()) or re.search(
+            r"[\0\r\n]", value
+        ):
+            raise UsageError(f"metadata {quoted(name)}: not a name and a value that gRPC can carry")
+        fields.append((name.lower(), value.strip(" \t")))
     return tuple((name.encode("ascii"), value.encode()) for name, value in fields)
 
 
