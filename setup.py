@@ -17,7 +17,7 @@ if os.environ.get("BLASTER_WERROR"):
     CFLAGS += ["-Werror"]
 if os.environ.get("BLASTER_SANITIZE"):
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    CFLAGS += [*sanitizers, "-O1", "-g", "-fno-omit-frame-pointer"]
+    CFLAGS += [*sanitizers, "-DBLASTER_SANITIZE", "-O1", "-g", "-fno-omit-frame-pointer"]
     LDFLAGS += sanitizers
 
 
@@ -51,7 +51,7 @@ if nghttp2 is not None:
     wire = ["wire_module.c", "wire_client_type.c", "wire_client.c", "wire_conn.c"]
     wire += ["wire_headers.c", "wire_answer.c"]
     wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
-    wire += ["receiver_conn.c", "receiver_pool.c", "receiver_gunzip.c"]
+    wire += ["receiver_conn.c", "receiver_head.c", "receiver_pool.c", "receiver_gunzip.c"]
     flags = pkg_config("libnghttp2 zlib", "--cflags") or ()
     extensions.append(extension("_wire", wire, flags=flags, libraries=nghttp2))
 

@@ -102,10 +102,14 @@ static int read_variant(Template *self, PyObject *item, struct stamp_variant *va
     PyObject *data, *slots;
     if (!PyArg_ParseTuple(item, "SO!", &data, &PyTuple_Type, &slots))
         return -1;
-    if (PyList_Append(self->keep, data) < 0)
-        return -1;
-    variant->data = (const uint8_t *)PyBytes_AsString(data);
     variant->length = (size_t)PyBytes_Size(data);
+    uint8_t *copy = PyMem_Calloc(variant->length + STAMP_PADDING, 1);
+    if (copy == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(copy, PyBytes_AsString(data), variant->length);
+    variant->data = copy;
     Py_ssize_t count = PyTuple_Size(slots);
     if (variant->length > UINT32_MAX || count > MAX_SLOTS) {
         PyErr_SetString(PyExc_ValueError, "the variant is too large");
@@ -118,9 +122,10 @@ static int read_variant(Template *self, PyObject *item, struct stamp_variant *va
     }
     variant->slots = table;
     variant->slot_count = (size_t)count;
-    for (Py_ssize_t i = 0; i < count; i++)
+    for (Py_ssize_t i = 0; i < count; i++) {
         if (read_slot(self, variant->length, PyTuple_GetItem(slots, i), &table[i]) < 0)
             return -1;
+    }
     return 0;
 }
 
@@ -139,9 +144,13 @@ static int read_variants(Template *self, PyObject *variants) {
     }
     self->kernel.variants = self->variants;
     self->kernel.variant_count = (size_t)count;
-    for (Py_ssize_t i = 0; i < count; i++)
+    size_t sources = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        self->variants[i].first_source = sources;
         if (read_variant(self, PyTuple_GetItem(variants, i), &self->variants[i]) < 0)
             return -1;
+        sources += self->variants[i].slot_count;
+    }
     return 0;
 }
 
@@ -167,8 +176,10 @@ static PyObject *template_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 static void template_dealloc(PyObject *object) {
     Template *self = (Template *)object;
     PyTypeObject *type = Py_TYPE(object);
-    for (size_t i = 0; i < self->kernel.variant_count; i++)
+    for (size_t i = 0; i < self->kernel.variant_count; i++) {
         PyMem_Free((void *)self->variants[i].slots);
+        PyMem_Free((void *)self->variants[i].data);
+    }
     PyMem_Free(self->variants);
     PyMem_Free(self->frames);
     PyMem_Free(self->strides);
@@ -183,6 +194,7 @@ struct call {
     Py_buffer views[MAX_COLUMNS + 2];
     size_t view_count;
     struct stamp_column columns[MAX_COLUMNS];
+    struct stamp_source *sources;
     const uint8_t *variants; /* traces */
     const int64_t *counts;   /* batches: the traces of each */
     size_t traces;
@@ -192,6 +204,7 @@ struct call {
 static void call_release(struct call *call) {
     while (call->view_count > 0)
         PyBuffer_Release(&call->views[--call->view_count]);
+    PyMem_Free(call->sources);
 }
 
 static Py_buffer *call_view(struct call *call, PyObject *object) {
@@ -241,17 +254,19 @@ static int call_counts(struct call *call) {
 static int call_convert(const Template *self, struct call *call, PyObject *columns,
                         PyObject *variants, PyObject *counts) {
     call->view_count = 0;
+    call->sources = NULL;
     Py_buffer *view = call_view(call, variants);
     if (view == NULL)
         return -1;
     call->variants = view->buf;
     call->traces = (size_t)view->len;
-    for (size_t i = 0; i < call->traces; i++) {
-        if (call->variants[i] >= self->kernel.variant_count) {
-            PyErr_Format(PyExc_ValueError, "variant %d: there are %zu", call->variants[i],
-                         self->kernel.variant_count);
-            return -1;
-        }
+    uint8_t highest = 0; /* without a branch, so that it is vectorised */
+    for (size_t i = 0; i < call->traces; i++)
+        highest = call->variants[i] > highest ? call->variants[i] : highest;
+    if (highest >= self->kernel.variant_count) {
+        PyErr_Format(PyExc_ValueError, "variant %d: there are %zu", highest,
+                     self->kernel.variant_count);
+        return -1;
     }
     view = call_view(call, counts);
     if (view == NULL)
@@ -262,50 +277,64 @@ static int call_convert(const Template *self, struct call *call, PyObject *colum
     }
     call->counts = view->buf;
     call->batches = (size_t)view->len / sizeof(int64_t);
-    if (call_counts(call) < 0)
+    if (call_counts(call) < 0 || call_columns(self, call, columns) < 0)
         return -1;
-    return call_columns(self, call, columns);
+    size_t sources = stamp_source_count(&self->kernel);
+    call->sources = PyMem_Calloc(sources + 1, sizeof *call->sources);
+    if (call->sources == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    stamp_bind(&self->kernel, call->columns, call->sources);
+    return 0;
 }
+
+struct batch {
+    uint8_t *out;
+    size_t traces_length;
+};
 
 PyDoc_STRVAR(stamp_bytes_doc, "stamp_bytes(columns, variants, counts, /) -> list[bytes]");
 
 static PyObject *template_stamp_bytes(Template *self, PyObject *args) {
     PyObject *columns, *variants, *counts, *result = NULL;
-    uint8_t **outs = NULL;
+    struct batch *batches = NULL;
     struct call call;
     if (!PyArg_ParseTuple(args, "O!OO:stamp_bytes", &PyTuple_Type, &columns, &variants, &counts))
         return NULL;
     if (call_convert(self, &call, columns, variants, counts) < 0)
         goto done;
-    outs = PyMem_Calloc(call.batches + 1, sizeof *outs);
+    batches = PyMem_Calloc(call.batches + 1, sizeof *batches);
     result = PyList_New((Py_ssize_t)call.batches);
-    if (outs == NULL || result == NULL) {
+    if (batches == NULL || result == NULL) {
         Py_CLEAR(result);
         PyErr_NoMemory();
         goto done;
     }
     for (size_t i = 0, first = 0; i < call.batches; i++) {
         size_t traces = (size_t)call.counts[i];
-        size_t length = stamp_length(&self->kernel, call.variants + first, traces);
+        size_t inner = stamp_traces_length(&self->kernel, call.variants + first, traces);
+        size_t length = stamp_batch_length(&self->kernel, inner);
         /* Nobody else has seen these bytes objects yet, so they may still be written to. */
         PyObject *batch = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
         if (batch == NULL) {
             Py_CLEAR(result);
             goto done;
         }
-        outs[i] = (uint8_t *)PyBytes_AsString(batch);
+        batches[i] = (struct batch){(uint8_t *)PyBytes_AsString(batch), inner};
         PyList_SetItem(result, (Py_ssize_t)i, batch);
         first += traces;
     }
     Py_BEGIN_ALLOW_THREADS;
     for (size_t i = 0, first = 0; i < call.batches; i++) {
         size_t traces = (size_t)call.counts[i];
-        stamp_batch(&self->kernel, call.columns, call.variants + first, first, traces, outs[i]);
+        stamp_batch(&self->kernel, call.sources, call.variants + first, first, traces,
+                    batches[i].traces_length, batches[i].out);
         first += traces;
     }
     Py_END_ALLOW_THREADS;
 done:
-    PyMem_Free(outs);
+    PyMem_Free(batches);
     call_release(&call);
     return result;
 }
@@ -336,12 +365,13 @@ static PyObject *template_stamp_into(Template *self, PyObject *args) {
     for (size_t i = 0; i < call.batches && fits; i++) {
         size_t traces = (size_t)call.counts[i];
         table[i] = (int64_t)total;
-        size_t length = stamp_length(&self->kernel, call.variants + first, traces);
+        size_t inner = stamp_traces_length(&self->kernel, call.variants + first, traces);
+        size_t length = stamp_batch_length(&self->kernel, inner);
         if (length > (size_t)out.len - total) {
             fits = 0;
             break;
         }
-        stamp_batch(&self->kernel, call.columns, call.variants + first, first, traces,
+        stamp_batch(&self->kernel, call.sources, call.variants + first, first, traces, inner,
                     (uint8_t *)out.buf + total);
         total += length;
         first += traces;

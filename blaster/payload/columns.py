@@ -101,8 +101,8 @@ class ColumnSource:
         The arrays are overwritten by the next call.
         """
         traces = len(first) * per_batch
-        if traces > self._per_trace.shape[1]:
-            self._reserve(traces)
+        if max(traces, per_batch) > self._per_trace.shape[1]:
+            self._reserve(max(traces, per_batch))
         number, scratch, high, low, start, end = self._per_trace[:, :traces]
         # Numbers count from 1: the mixing maps 0 to 0, and an ID of zero is invalid.
         by_batch = number.reshape(len(first), per_batch)
