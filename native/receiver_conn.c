@@ -1,5 +1,7 @@
 #include "receiver_conn.h"
 
+#include "receiver_head.h"
+
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +9,7 @@
 enum {
     FRAME_HEAD = 9,
     PREFIX = 5,               /* of a gRPC message: compressed flag and length */
-    BLOCK_MAX = 1 << 16,      /* bytes of one header block, and of the headers it stands for */
+    BLOCK_MAX = 1 << 16,      /* bytes of one header block */
     CONTINUATIONS_MAX = 32,   /* frames of one header block */
     SETTINGS_MAX = 64,        /* entries of one SETTINGS frame */
     OUTPUT_HIGH = 1 << 18,    /* bytes waiting to be sent beyond which nothing more is taken */
@@ -28,15 +30,11 @@ static const int64_t WINDOW_DEFAULT = 65535;
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"; /* RFC 9113, 3.4 */
 enum { PREFACE_LENGTH = sizeof PREFACE - 1 };
 
-static const char EXPORT[] = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
 static const char HTTP1_ANSWER[] = "HTTP/1.1 505 HTTP Version Not Supported\r\n"
                                    "Content-Type: text/plain\r\n"
                                    "Content-Length: 35\r\n"
                                    "Connection: close\r\n\r\n"
                                    "This port speaks gRPC over HTTP/2.\n";
-
-enum encoding { IDENTITY, GZIP, UNKNOWN_ENCODING };
 
 /* A call whose end is still to come. */
 struct stream {
@@ -64,7 +62,7 @@ enum phase { IN_PREFACE, IN_HEAD, IN_PAYLOAD, IN_PAD_LENGTH, IN_DATA, IN_SKIP, E
 
 struct conn {
     struct conn_shared *shared;
-    nghttp2_hd_inflater *inflater;
+    struct head_reader heads;
 
     enum phase phase;
     uint8_t type, flags; /* of the frame at hand */
@@ -188,7 +186,7 @@ static void put_preface(struct conn *conn) {
     p = put_setting(p, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, conn->shared->limits.max_streams);
     p = put_setting(p, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t)window);
     p = put_setting(p, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, (uint32_t)frame);
-    put_setting(p, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, BLOCK_MAX);
+    put_setting(p, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HEAD_SIZE_MAX);
     put_window_update(conn, 0, (uint32_t)(WINDOW_MAX - WINDOW_DEFAULT));
     conn->receive_window = WINDOW_MAX;
 }
@@ -454,10 +452,10 @@ static void answer_blocked(struct conn *conn) {
 static bool message_begin(struct conn *conn, struct stream *stream) {
     stream->length = get32(stream->prefix + 1);
     uint8_t flag = stream->prefix[0];
-    if (flag > 1 || (flag == 1 && stream->encoding == IDENTITY))
+    if (flag > 1 || (flag == 1 && stream->encoding == HEAD_IDENTITY))
         stream_refuse(conn, stream, NULL, GRPC_INTERNAL,
                       "the message's compressed flag does not agree with grpc-encoding");
-    else if (flag == 1 && stream->encoding != GZIP)
+    else if (flag == 1 && stream->encoding != HEAD_GZIP)
         stream_refuse(conn, stream, NULL, GRPC_UNIMPLEMENTED,
                       "grpc-encoding: only identity and gzip are known");
     else if (stream->length > conn->shared->limits.max_message)
@@ -575,125 +573,19 @@ static void take_data(struct conn *conn, struct stream *stream, const uint8_t *d
 
 /* ---- header blocks ---- */
 
-enum { METHOD = 1, SCHEME = 2, PATH = 4, AUTHORITY = 8, CONTENT_TYPE = 16, LENGTH = 32 };
-
-/* What a header block says. */
-struct head {
-    unsigned seen; /* the fields above */
-    bool malformed;
-    bool regular; /* a field that is no pseudo-header field came */
-    bool post;
-    bool export;
-    bool grpc;
-    uint8_t encoding;
-    int64_t content_length;
-    size_t size;
-};
-
-static bool same(const uint8_t *bytes, size_t length, const char *text) {
-    return length == strlen(text) && memcmp(bytes, text, length) == 0;
-}
-
-static bool starts(const uint8_t *bytes, size_t length, const char *text) {
-    return length >= strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
-}
-
-static void once(struct head *head, unsigned field) {
-    head->malformed |= (head->seen & field) != 0;
-    head->seen |= field;
-}
-
-static void read_pseudo(struct head *head, const nghttp2_nv *nv) {
-    head->malformed |= head->regular; /* RFC 9113, 8.3 */
-    if (same(nv->name, nv->namelen, ":method")) {
-        once(head, METHOD);
-        head->post = same(nv->value, nv->valuelen, "POST");
-    } else if (same(nv->name, nv->namelen, ":path")) {
-        once(head, PATH);
-        head->export = same(nv->value, nv->valuelen, EXPORT);
-    } else if (same(nv->name, nv->namelen, ":scheme")) {
-        once(head, SCHEME);
-    } else if (same(nv->name, nv->namelen, ":authority")) {
-        once(head, AUTHORITY);
-    } else {
-        head->malformed = true;
-    }
-}
-
-static int64_t read_number(const uint8_t *digits, size_t length) {
-    int64_t number = 0;
-    if (length == 0 || length > 18)
-        return -1;
-    for (size_t i = 0; i < length; i++) {
-        if (digits[i] < '0' || digits[i] > '9')
-            return -1;
-        number = 10 * number + (digits[i] - '0');
-    }
-    return number;
-}
-
-/* RFC 9113, 8.2.2: what belongs to a connection has no place in HTTP/2. */
-static bool of_connection(const nghttp2_nv *nv) {
-    return same(nv->name, nv->namelen, "connection") ||
-           same(nv->name, nv->namelen, "proxy-connection") ||
-           same(nv->name, nv->namelen, "keep-alive") ||
-           same(nv->name, nv->namelen, "transfer-encoding") ||
-           same(nv->name, nv->namelen, "upgrade") ||
-           (same(nv->name, nv->namelen, "te") && !same(nv->value, nv->valuelen, "trailers"));
-}
-
-static void read_regular(struct head *head, const nghttp2_nv *nv) {
-    head->regular = true;
-    if (!nghttp2_check_header_name(nv->name, nv->namelen) ||
-        !nghttp2_check_header_value(nv->value, nv->valuelen) || of_connection(nv)) {
-        head->malformed = true;
-    } else if (same(nv->name, nv->namelen, "content-type")) {
-        once(head, CONTENT_TYPE);
-        head->grpc = same(nv->value, nv->valuelen, "application/grpc") ||
-                     same(nv->value, nv->valuelen, "application/grpc+proto") ||
-                     starts(nv->value, nv->valuelen, "application/grpc;");
-    } else if (same(nv->name, nv->namelen, "grpc-encoding")) {
-        if (same(nv->value, nv->valuelen, "gzip"))
-            head->encoding = GZIP;
-        else
-            head->encoding =
-                same(nv->value, nv->valuelen, "identity") ? IDENTITY : UNKNOWN_ENCODING;
-    } else if (same(nv->name, nv->namelen, "content-length")) {
-        once(head, LENGTH);
-        head->content_length = read_number(nv->value, nv->valuelen);
-        head->malformed |= head->content_length < 0;
-    }
-}
-
 /* Decodes a whole block, which has to be done even for streams that are gone, because the tables
  * of both sides must agree. Ends the connection and returns false when that fails. */
 static bool read_block(struct conn *conn, const uint8_t *block, size_t length, struct head *head) {
-    *head = (struct head){.content_length = -1};
-    for (;;) {
-        nghttp2_nv nv;
-        int flags = 0;
-        ssize_t used = nghttp2_hd_inflate_hd2(conn->inflater, &nv, &flags, block, length, 1);
-        if (used < 0) {
-            breach(conn, NGHTTP2_COMPRESSION_ERROR); /* RFC 9113, 4.3 */
-            return false;
-        }
-        block += used;
-        length -= (size_t)used;
-        if (flags & NGHTTP2_HD_INFLATE_EMIT) {
-            head->size += nv.namelen + nv.valuelen + 32;
-            if (head->size > BLOCK_MAX) { /* an HPACK bomb: few bytes, many headers */
-                breach(conn, NGHTTP2_ENHANCE_YOUR_CALM);
-                return false;
-            }
-            if (nv.namelen > 0 && nv.name[0] == ':')
-                read_pseudo(head, &nv);
-            else
-                read_regular(head, &nv);
-        }
-        if (flags & NGHTTP2_HD_INFLATE_FINAL)
-            break;
+    switch (head_read(&conn->heads, block, length, head)) {
+    case HEAD_BAD_CODE:
+        breach(conn, NGHTTP2_COMPRESSION_ERROR); /* RFC 9113, 4.3 */
+        return false;
+    case HEAD_TOO_LARGE: /* an HPACK bomb: few bytes, many headers */
+        breach(conn, NGHTTP2_ENHANCE_YOUR_CALM);
+        return false;
+    case HEAD_READ:
+        break;
     }
-    nghttp2_hd_inflate_end_headers(conn->inflater);
     return true;
 }
 
@@ -710,17 +602,16 @@ static void begin_call(struct conn *conn, uint32_t id, bool ends, const struct h
         breach(conn, NGHTTP2_INTERNAL_ERROR);
         return;
     }
-    stream->encoding = head->encoding;
+    stream->encoding = (uint8_t)head->encoding;
     stream->content_length = head->content_length;
     stream->ended = ends;
-    unsigned needed = METHOD | SCHEME | PATH;
-    if (head->malformed || (head->seen & needed) != needed)
+    if (!head_is_request(head))
         stream_breach(conn, stream, NGHTTP2_PROTOCOL_ERROR); /* RFC 9113, 8.1.1 */
     else if (!head->post)
         stream_refuse(conn, stream, "405", GRPC_INTERNAL, "a call is a POST");
     else if (!head->grpc)
         stream_refuse(conn, stream, "415", GRPC_INTERNAL, "content-type is not application/grpc");
-    else if (!head->export)
+    else if (!head->export_path)
         stream_refuse(conn, stream, NULL, GRPC_UNIMPLEMENTED,
                       "the only method is that of OTLP traces");
     else if (ends)
@@ -745,7 +636,7 @@ static void take_block(struct conn *conn, uint32_t id, bool ends, const uint8_t 
             annoy(conn);
     } else if (stream->ended) {
         stream_breach(conn, stream, NGHTTP2_STREAM_CLOSED);
-    } else if (!ends || head.malformed || (head.seen & (METHOD | SCHEME | PATH | AUTHORITY))) {
+    } else if (!ends || !head_is_trailers(&head)) {
         stream_breach(conn, stream, NGHTTP2_PROTOCOL_ERROR); /* trailers: RFC 9113, 8.1 */
     } else {
         message_end(conn, stream, NULL);
@@ -1286,7 +1177,7 @@ struct conn *conn_new(struct conn_shared *shared) {
     struct conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         return NULL;
-    if (nghttp2_hd_inflate_new(&conn->inflater) != 0) {
+    if (!head_reader_init(&conn->heads)) {
         free(conn);
         return NULL;
     }
@@ -1300,7 +1191,7 @@ struct conn *conn_new(struct conn_shared *shared) {
 void conn_free(struct conn *conn) {
     while (conn->oldest != NULL)
         stream_close(conn, conn->oldest);
-    nghttp2_hd_inflate_del(conn->inflater);
+    head_reader_clear(&conn->heads);
     free(conn->payload);
     free(conn->block);
     free(conn->output);

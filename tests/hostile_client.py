@@ -207,6 +207,17 @@ ROWS: list[Row] = [
         spans=2,
     ),
     Row(
+        "the same block, and what it means has changed",
+        call(1, GOOD, head=block(first=INDEXED))
+        + call(3, GOOD, head=POST + HTTP + b"\xc0\xbf\xbe")
+        + call(5, GOOD, head=POST + HTTP + b"\xc0\xbf\xbe")
+        + call(7, GOOD, head=POST + HTTP + literal(":path", "/a/B", INDEXED) + b"\xc0\xbf")
+        + call(9, GOOD, head=POST + HTTP + b"\xc0\xbf\xbe"),
+        statuses={1: OK, 3: OK, 5: OK, 7: UNIMPLEMENTED},
+        resets={9: PROTOCOL},
+        spans=3,
+    ),
+    Row(
         "two calls interleaved",
         heads(1, 3)
         + frame(DATA, 0, 3, message(SPAN * 2)[:20])

@@ -1,6 +1,6 @@
 /* libFuzzer over a connection of the native receiver, fed as a client feeds it.
  *
- * sources: receiver_conn.c receiver_pool.c receiver_gunzip.c scan.c idset.c
+ * sources: receiver_conn.c receiver_head.c receiver_pool.c receiver_gunzip.c scan.c idset.c
  * libs: libnghttp2 zlib
  * seeds: seeds_wire_receiver.py
  *
