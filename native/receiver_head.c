@@ -81,15 +81,47 @@ static void read_regular(struct head *head, const nghttp2_nv *nv) {
     }
 }
 
-/* Does the block consist of indexed fields (RFC 7541, 6.1) and nothing else? Then it leaves the
- * table as it was, and says the same again as long as no other block comes between. */
-static bool only_indexed(const uint8_t *block, size_t length) {
-    for (size_t i = 0; i < length; i++) {
-        if (block[i] < 0x80)
+/* Past an integer with a prefix of some bits (RFC 7541, 5.1), which it stores as far as it is
+ * small; 0: past the end. */
+static size_t pass_integer(const uint8_t *block, size_t length, size_t at, int bits,
+                           size_t *value) {
+    if (at >= length)
+        return 0;
+    size_t most = ((size_t)1 << bits) - 1;
+    *value = block[at++] & most;
+    if (*value < most)
+        return at;
+    for (int shift = 0; at < length && shift <= 14; shift += 7) {
+        *value += (size_t)(block[at] & 127) << shift;
+        if (block[at++] < 128)
+            return at;
+    }
+    return 0;
+}
+
+/* Past a string (RFC 7541, 5.2); 0: past the end. */
+static size_t pass_string(const uint8_t *block, size_t length, size_t at) {
+    size_t bytes = 0;
+    at = pass_integer(block, length, at, 7, &bytes);
+    return at != 0 && bytes <= length - at ? at + bytes : 0;
+}
+
+/* Does the block consist of fields that are indexed already or not to be indexed (RFC 7541, 6.1,
+ * 6.2.2 and 6.2.3) and nothing else? Then it leaves the table as it was, and says the same again as
+ * long as no other block comes between. */
+static bool keeps_table(const uint8_t *block, size_t length) {
+    for (size_t at = 0; at < length;) {
+        size_t index = 0;
+        uint8_t first = block[at];
+        if (first >= 0x20 && first < 0x80)
             return false;
-        if (block[i] == 0xff) /* an index of several bytes, the last one below 0x80 */
-            while (++i < length && block[i] >= 0x80)
-                ;
+        at = pass_integer(block, length, at, first >= 0x80 ? 7 : 4, &index);
+        if (first < 0x20 && at != 0 && index == 0)
+            at = pass_string(block, length, at);
+        if (first < 0x20 && at != 0)
+            at = pass_string(block, length, at);
+        if (at == 0)
+            return false;
     }
     return true;
 }
@@ -102,7 +134,7 @@ enum head_result head_read(struct head_reader *reader, const uint8_t *block, siz
         return HEAD_READ;
     }
     reader->repeated_length = 0;
-    if (length <= HEAD_REPEATED && only_indexed(block, length)) {
+    if (length <= HEAD_REPEATED && keeps_table(block, length)) {
         memcpy(reader->repeated, block, length);
         reader->repeated_length = length;
     }

@@ -10,7 +10,7 @@
 
 enum {
     HEAD_SIZE_MAX = 1 << 16, /* of the fields, counted as in RFC 9113, 6.5.2 */
-    HEAD_REPEATED = 64,
+    HEAD_REPEATED = 256,
 };
 
 enum head_encoding { HEAD_IDENTITY, HEAD_GZIP, HEAD_OTHER_ENCODING };
@@ -27,8 +27,8 @@ struct head {
     bool grpc;        /* content-type */
 };
 
-/* One connection's decoder. A block that only refers to tables, as most clients send it call after
- * call, is remembered with what it says. */
+/* One connection's decoder. A block that adds nothing to its table, as most clients send it call
+ * after call, is remembered with what it says. */
 struct head_reader {
     nghttp2_hd_inflater *inflater;
     struct head head;
