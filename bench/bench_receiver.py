@@ -17,6 +17,8 @@ import sys
 import tempfile
 import threading
 from array import array
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +170,9 @@ def main() -> None:
             for kind in served:
                 measure(kind, 0.1)
             shares = {"grpc": 0.1}
-            sides = {k: lambda k=k: measure(k, shares.get(k, 1.0)) for k in served}  # noqa: B023
+            sides: dict[str, Callable[[], float]] = {
+                k: partial(measure, k, shares.get(k, 1.0)) for k in served
+            }
             for kind, values in common.interleaved(sides, runs).items():
                 figures[f"{kind}_{count}"] = values
             for one in served.values():

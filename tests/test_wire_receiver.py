@@ -30,7 +30,10 @@ import pytest
 from hostile_client import END_HEADERS, END_STREAM, GOOD, SPAN, START, HostileClient, Row
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-wire = pytest.importorskip("blaster._wire", reason="blaster._wire is not built")
+if os.environ.get("CI"):
+    import blaster._wire as wire
+else:
+    wire = pytest.importorskip("blaster._wire", reason="blaster._wire is not built")
 
 pytestmark = pytest.mark.native
 
@@ -561,6 +564,24 @@ def test_unscanned() -> None:
             }
         counts = receiver.counts()
         assert (counts["requests"], counts["bytes"], counts["spans"]) == (2, len(SPAN) + 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["auto", "wire", "grpc"])
+def test_in_the_sink(kind: str) -> None:
+    """The sink takes the native receiver where it is built, and counts alike with both."""
+    from blaster.sink.process import EmbeddedSink
+
+    with EmbeddedSink("--receiver", kind) as sink:
+        with grpc.insecure_channel(sink.endpoint.removeprefix("http://")) as channel:
+            for _ in range(3):
+                assert grpc_call(channel)(SPAN * 5, timeout=SETTLE_S) == b""
+            with pytest.raises(grpc.RpcError):
+                grpc_call(channel)(b"\xff", timeout=SETTLE_S)
+        counts = sink.counts()
+        assert (counts.spans, counts.duplicates, counts.malformed) == (15, 14, 1)
+        maps = Path(f"/proc/{sink.pid}/maps")
+        if maps.exists():
+            assert ("blaster/_wire" in maps.read_text()) == (kind != "grpc")
 
 
 # ---- the type ----
