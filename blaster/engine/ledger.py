@@ -73,6 +73,11 @@ class Slab:
         """Requests by Status (int64, STATUS_COUNT)."""
         return self.words[_STATUSES]
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What the worker spent since it was told to start, by its own clock at its last record."""
+        return int(self.words[CPU_NS] - self.words[CPU_BEGIN_NS]) / 1e9
+
     def record(self, outcomes: Outcomes, *, closed_loop: bool) -> None:
         """Adds Outcomes (dtype OUTCOME). In a closed loop there is no schedule: latency counts
         from the send and nothing is late."""

@@ -17,8 +17,6 @@ import numpy as np
 from blaster.engine import worker as worker_process
 from blaster.engine.ledger import (
     ACCEPTED,
-    CPU_BEGIN_NS,
-    CPU_NS,
     DONE,
     DONE_REQUESTS,
     FAILED,
@@ -338,10 +336,8 @@ class _Meter:
 
     def finish(self) -> None:
         """Takes the generator's CPU from the workers' own clocks: exact, and kept when they die."""
-        workers_ns = sum(
-            int(slab.words[CPU_NS] - slab.words[CPU_BEGIN_NS]) for slab in self._run.ledger.slabs
-        )
-        self._run.generator_cpu_s = workers_ns / 1e9 + time.process_time() - self._parent_begin
+        workers = sum(slab.cpu_seconds for slab in self._run.ledger.slabs)
+        self._run.generator_cpu_s = workers + time.process_time() - self._parent_begin
 
     def _target(self) -> tuple[float | None, int | None]:
         target = self._run.target

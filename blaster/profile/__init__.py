@@ -1,0 +1,1 @@
+"""Where the generator's own time goes: a ladder of rungs, each in fresh processes."""

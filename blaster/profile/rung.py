@@ -1,0 +1,162 @@
+"""One rung of the ladder, run in a process of its own: ``python -m blaster.profile.rung SPEC``.
+
+Prints one line of JSON: what it did, the CPU it took, and the instructions where they are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from blaster.engine import worker
+from blaster.engine.ledger import ACCEPTED, SENT_BYTES, SENT_SPANS, START_NS, Ledger
+from blaster.engine.plan import Plan
+from blaster.measure.instructions import InstructionCounter
+from blaster.scenario.scenario import Scenario, Stage, Workload
+from blaster.transport import choice
+from blaster.transport.endpoint import resolve
+
+SEED = 1
+CONNECT_NS = 400_000_000
+"""The head start of a rung with a transport, to connect in."""
+
+WRITE_BYTES = 256 << 10
+"""The most that the loopback rung hands to the socket at once."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``spans`` and ``bytes`` that one rung handled, and the CPU-seconds it took for them;
+    ``instructions`` is None where the machine does not count them."""
+
+    spans: int
+    bytes: int
+    cpu_seconds: float
+    instructions: int | None
+
+
+def plan_of(batch: int, seconds: float) -> Plan:
+    """A closed loop of one worker on the default workload."""
+    stage = Stage(duration_ns=int(seconds * 1e9), start_rate=None, end_rate=None)
+    workload = Workload(violation_rate=Fraction(1, 10))
+    scenario = Scenario(name="profile", stages=(stage,), workload=workload, batch=batch)
+    return Plan.of(scenario, seed=SEED, workers=1)
+
+
+def columns(batch: int, seconds: float) -> Measured:
+    """numpy alone: the IDs, times and violations of chunk after chunk."""
+    make, _, spans, _ = _chunk(batch)
+    return _repeat(make, spans, 0, seconds)
+
+
+def stamp(batch: int, seconds: float) -> Measured:
+    """Columns, and the kernel that stamps them."""
+    make, stamp_chunk, spans, size = _chunk(batch)
+
+    def both() -> None:
+        make()
+        stamp_chunk()
+
+    return _repeat(both, spans, size, seconds)
+
+
+def memcpy(batch: int, seconds: float) -> Measured:
+    """A plain copy of as many bytes as are stamped: what memory alone would allow."""
+    _, stamp_chunk, spans, size = _chunk(batch)
+    stamp_chunk()
+    original, copy = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+    return _repeat(lambda: np.copyto(copy, original), spans, size, seconds)
+
+
+def loopback(batch: int, seconds: float, port: int) -> Measured:
+    """The same bytes through a bare TCP connection: what the kernel's loopback alone costs."""
+    _, _, spans, size = _chunk(batch)
+    data = memoryview(bytes(size))
+    step = min(WRITE_BYTES, size)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+
+        def send() -> None:
+            for at in range(0, size, step):
+                connection.sendall(data[at : at + step])
+
+        return _repeat(send, spans, size, seconds)
+
+
+def transport(name: str, batch: int, seconds: float, url: str) -> Measured:
+    """A whole worker with a transport, as in a run of ``--rate max``."""
+    plan = plan_of(batch, seconds)
+    in_flight = 1 if name == "null" else 8
+    settings = choice.Settings(resolve(url, {}), 1, in_flight, timeout_s=10.0)
+    ledger = Ledger(1)
+    ledger.control[START_NS] = time.monotonic_ns() + CONNECT_NS
+    make = choice.factory(name, settings)
+    with InstructionCounter() as counter:
+        worker.run(plan, 0, ledger, make, timeout_s=10.0, connect_timeout_s=4.0)
+    slab = ledger.slabs[0]
+    if said := slab.said().get("error"):
+        raise SystemExit(said)
+    sent = int(slab.words[SENT_SPANS])
+    if int(slab.words[ACCEPTED]) != sent:
+        raise SystemExit(f"{name}: only {slab.words[ACCEPTED]} of {sent} spans were accepted")
+    return Measured(sent, int(slab.words[SENT_BYTES]), slab.cpu_seconds, counter.count)
+
+
+def _chunk(batch: int) -> tuple[Callable[[], object], Callable[[], object], int, int]:
+    """Making the columns of a chunk, stamping it, its spans and its bytes."""
+    plan = plan_of(batch, 1.0)
+    source, kernel = plan.column_source(), plan.template.compile()
+    requests = max(1, worker.CHUNK_SPANS // plan.spans_per_request)
+    first = np.arange(requests, dtype=np.int64) * plan.per_request
+    ended = np.full(requests, time.time_ns())
+    out = np.zeros(plan.template.batch_bytes(plan.per_request) * requests, np.uint8)
+    offsets = np.zeros(requests + 1, np.int64)
+    made = source.make(first, plan.per_request, ended)
+
+    def make() -> object:
+        return source.make(first, plan.per_request, ended)
+
+    def stamp_chunk() -> int:
+        return kernel.stamp_into(made.arrays, made.variants, made.counts, out, offsets)
+
+    return make, stamp_chunk, requests * plan.spans_per_request, stamp_chunk()
+
+
+def _repeat(work: Callable[[], object], spans: int, size: int, seconds: float) -> Measured:
+    work()
+    rounds = 0
+    with InstructionCounter() as counter:
+        begun, until = time.process_time(), time.monotonic() + seconds
+        while time.monotonic() < until:
+            work()
+            rounds += 1
+        cpu = time.process_time() - begun
+    return Measured(spans * rounds, size * rounds, cpu, counter.count)
+
+
+_ALONE: dict[str, Callable[[int, float], Measured]] = {
+    "columns": columns,
+    "stamp": stamp,
+    "memcpy": memcpy,
+}
+
+
+def main(spec: dict[str, Any]) -> Measured:
+    """The rung that ``spec`` names: {rung, batch, seconds} and {port} or {url}."""
+    name, batch, seconds = spec["rung"], spec["batch"], spec["seconds"]
+    if name in _ALONE:
+        return _ALONE[name](batch, seconds)
+    if name == "loopback":
+        return loopback(batch, seconds, spec["port"])
+    return transport(name, batch, seconds, spec["url"])
+
+
+if __name__ == "__main__":
+    print(json.dumps(vars(main(json.loads(sys.argv[1])))))
