@@ -350,7 +350,8 @@ static void open_socket(struct wire_client *client, struct link *link) {
     const struct addrinfo *address = client->addresses[client->address];
     struct wire_conn *conn = &link->conn;
     const int on = 1;
-    const int user_timeout = (int)min64(client->timeout / MILLISECOND, INT32_MAX);
+    /* How long a peer that is gone, or that has stopped reading, keeps the connection. */
+    const int user_timeout = (int)min64(client->timeout / MILLISECOND + 10000, INT32_MAX);
     conn->state = WIRE_CONNECTING;
     conn->answered = false;
     conn->error = 0;

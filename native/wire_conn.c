@@ -244,6 +244,7 @@ int wire_conn_start(struct wire_conn *conn, int fd) {
     conn->block_stream = 0;
     conn->received = 0;
     conn->idle_frames = 0;
+    conn->late_frames = 0;
     if (wire_headers_encode(&conn->headers, conn->fields, conn->field_count, WIRE_TABLE_DEFAULT,
                             0) < 0)
         return -1;
@@ -496,6 +497,7 @@ void wire_conn_forget(struct wire_conn *conn, struct wire_stream *stream) {
     }
     hand_over(conn, stream);
     drop_body(conn, stream);
+    conn->late_frames += WIRE_LATE_FRAMES;
     stream->conn = NULL;
 }
 
@@ -603,6 +605,10 @@ static int on_closed(struct wire_conn *conn, uint32_t id) {
     if (id % 2 == 0 || id >= conn->next_id)
         return wire_conn_error(conn, PROTOCOL_ERROR, "it uses stream %u, which was never opened",
                                id);
+    if (conn->late_frames > 0) {
+        conn->late_frames--;
+        return 0;
+    }
     return idle_frame(conn);
 }
 

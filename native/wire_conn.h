@@ -36,6 +36,7 @@ enum {
     WIRE_INFORMATIONAL_MAX = 8,     /* 1xx responses on one stream */
     WIRE_ACKS_MAX = 256,            /* SETTINGS and PING answers waiting to be written */
     WIRE_IDLE_FRAMES_MAX = 20000,   /* frames without use, in one second */
+    WIRE_LATE_FRAMES = 8, /* for each stream that has ended: what may have crossed its end */
     WIRE_REASON_MAX = 200,
 };
 
@@ -157,8 +158,9 @@ struct wire_conn {
     bool block_ends;
     uint32_t block_bytes, block_frames, block_fields;
     size_t block_size;
-    int64_t received;    /* bytes of DATA not yet given back with WINDOW_UPDATE */
-    int64_t *held_bytes; /* the owner's: response bytes held on all connections */
+    int64_t received;     /* bytes of DATA not yet given back with WINDOW_UPDATE */
+    int64_t *held_bytes;  /* the owner's: response bytes held on all connections */
+    uint64_t late_frames; /* that may still come for streams that have ended */
     uint32_t idle_frames;
     int64_t idle_since;
     int64_t now; /* the owner's clock, set before each call */

@@ -16,8 +16,9 @@ from blaster.errors import TargetUnreachable, UsageError
 from blaster.transport.base import EXPORT_METHOD, OUTCOME, Chunk, Int64
 from blaster.units import quoted
 
-HELD_BUFFERS = 8
-"""How many chunks at most may wait, in part, for the socket or for the peer's windows."""
+HELD_BUFFERS = 64
+"""How many chunks at most may wait, in part, for the socket or for the peer's windows. Each has a
+request in flight, so that there are never more than ``in_flight`` either."""
 
 
 class WireTransport:
@@ -53,7 +54,7 @@ class WireTransport:
                 connections=connections,
                 in_flight=in_flight,
                 timeout_ns=round(timeout_s * 1e9),
-                held=HELD_BUFFERS,
+                held=max(1, min(HELD_BUFFERS, in_flight)),
             )
         except ValueError as error:  # a number out of its range, or too much metadata
             raise UsageError(f"{self._name}: {error}") from None
