@@ -113,10 +113,11 @@ class Slab:
 
     def say(self, messages: dict[str, str]) -> None:
         """Leaves short texts for the parent: the first message by status, or what failed."""
+        longest = max(map(len, messages.values()), default=0)
         data = json.dumps(messages).encode()
-        while len(data) > _TEXT_BYTES - 1 and messages:
-            messages = {k: v[: len(v) // 2] for k, v in messages.items()}
-            data = json.dumps(messages).encode()
+        while len(data) > _TEXT_BYTES - 1 and longest:
+            longest //= 2
+            data = json.dumps({k: v[:longest] for k, v in messages.items()}).encode()
         self._text[: len(data) + 1] = data + b"\0"
 
     def said(self) -> dict[str, str]:
