@@ -31,6 +31,12 @@ void pool_clear(struct message_pool *pool) {
     }
 }
 
+void pool_tick(struct message_pool *pool) {
+    if (!pool->needed)
+        pool_clear(pool);
+    pool->needed = false;
+}
+
 static size_t class_of(size_t length) {
     size_t index = 0;
     while (index < POOL_CLASSES && ((size_t)SMALLEST << index) - HEADER < length)
@@ -42,6 +48,7 @@ struct message_buffer *pool_take(struct message_pool *pool, size_t length) {
     size_t index = class_of(length);
     if (index >= POOL_CLASSES)
         return NULL;
+    pool->needed = true;
     struct message_buffer *buffer = pool->idle[index];
     if (buffer != NULL) {
         pool->idle[index] = buffer->next;

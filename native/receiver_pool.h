@@ -25,10 +25,14 @@ struct message_pool {
     size_t budget;     /* the most that may be committed */
     size_t committed;  /* bytes touched in all buffers, idle or not */
     size_t idle_bytes; /* those of them in idle buffers */
+    bool needed;       /* a buffer was taken since the last pool_tick */
 };
 
 void pool_init(struct message_pool *pool, size_t budget);
 void pool_clear(struct message_pool *pool); /* frees the idle buffers */
+
+/* To be called now and then: frees the idle buffers when none was needed since the last time. */
+void pool_tick(struct message_pool *pool);
 
 /* A buffer for a message of length bytes; NULL when memory is short. */
 struct message_buffer *pool_take(struct message_pool *pool, size_t length);

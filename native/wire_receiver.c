@@ -323,6 +323,7 @@ static void tick(struct receiver *receiver) {
         if (link->events == EPOLLIN)
             link_flush(receiver, link);
     }
+    pool_tick(&receiver->shared.pool);
     publish(receiver);
 }
 

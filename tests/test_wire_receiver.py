@@ -267,6 +267,7 @@ def test_buffered_bytes_are_bounded() -> None:
         with HostileClient(receiver.port) as client:
             client.send(START)
             assert heard(client, h2.call(1, h2.message(SPAN * 9999), cut=999)).statuses == {1: 0}
+        assert until(lambda: receiver.traffic()["buffered"] == 0)  # kept for a while, then freed
 
 
 def test_connections_are_bounded() -> None:
