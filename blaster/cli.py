@@ -82,7 +82,7 @@ def run(
     ] = None,
     in_flight: Annotated[
         int | None,
-        typer.Option(help="Requests in flight at most (default 256; at max 8 a worker)."),
+        typer.Option(help="Requests in flight at most (default 256; at max 16 a worker)."),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Spans in a request (default: by the rate, at most 1,000).")

@@ -27,7 +27,7 @@ from blaster.verdict.verdict import judge
 MAX_MESSAGE_BYTES = 4 << 20
 """What a gRPC server takes unless told otherwise."""
 
-PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 8
+PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 16
 """Requests in flight by default: in all of a paced run, and for each worker of a closed loop."""
 
 SPANS_PER_WORKER = 200_000

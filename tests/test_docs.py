@@ -1,0 +1,47 @@
+"""The README is true: every command and option stands in it, and what it shows can be run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from blaster.cli import app
+from blaster.scenario.loading import parse
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def section(command: str) -> str:
+    """The reference's part on ``command``."""
+    parts = re.split(r"^### ", README.partition("## Reference")[2], flags=re.MULTILINE)
+    (found,) = [p for p in parts if re.search(rf"\bblaster {command}\b", p.splitlines()[0])]
+    return found
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_and_option_stands_in_the_readme(command: str) -> None:
+    """The reference names each command and each of its options, and each has help."""
+    text = section(command)
+    assert COMMANDS[command].help
+    for parameter in COMMANDS[command].params:
+        if parameter.param_type_name == "option" and parameter.name != "help":
+            assert parameter.help, parameter.name
+            assert any(re.search(rf"{re.escape(o)}\b", text) for o in parameter.opts), parameter.opts
+
+
+def test_no_option_in_the_readme_is_unknown() -> None:
+    """What the README writes as an option of a command is one."""
+    for command in COMMANDS:
+        known = {o for p in COMMANDS[command].params for o in p.opts}
+        cells = re.findall(r"^\| (`-.*?) \|", section(command), flags=re.MULTILINE)
+        for option in re.findall(r"--[a-z-]+", " ".join(cells)):
+            assert option in known, f"{command} {option}"
+
+
+def test_the_scenario_in_the_readme_loads() -> None:
+    """The TOML example is a scenario."""
+    (example,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    scenario = parse(example, "mine.toml")
+    assert len(scenario.stages) == 2 and scenario.criteria.none_dropped
