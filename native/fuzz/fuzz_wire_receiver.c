@@ -124,7 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     struct scanner *scanner = scanner_new(64);
     REQUIRE(scanner != NULL);
-    conn_shared_init(&session.shared, &limits, 200000, deliver, scanner);
+    conn_shared_init(&session.shared, &limits, 20000, deliver, scanner);
     session.shared.now = 1;
     session.conn = conn_new(&session.shared);
     REQUIRE(session.conn != NULL);
