@@ -390,18 +390,9 @@ static PyType_Slot client_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec client_spec = {
+PyType_Spec wire_client_type_spec = {
     .name = "blaster._wire.Client",
     .basicsize = sizeof(ClientObject),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = client_slots,
 };
-
-int wire_client_type_add(PyObject *module) {
-    PyObject *type = PyType_FromModuleAndSpec(module, &client_spec, NULL);
-    if (type == NULL)
-        return -1;
-    int result = PyModule_AddObjectRef(module, "Client", type);
-    Py_DECREF(type);
-    return result;
-}

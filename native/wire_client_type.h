@@ -5,7 +5,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Creates the type and adds it to the module. 0, or -1 with an exception set. */
-int wire_client_type_add(PyObject *module);
+extern PyType_Spec wire_client_type_spec;
 
 #endif

@@ -16,7 +16,7 @@ static int add_type(PyObject *module, PyType_Spec *spec) {
 }
 
 static int wire_exec(PyObject *module) {
-    if (wire_client_type_add(module) < 0)
+    if (add_type(module, &wire_client_type_spec) < 0)
         return -1;
     return add_type(module, &wire_receiver_type_spec);
 }
