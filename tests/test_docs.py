@@ -28,7 +28,9 @@ def test_every_command_and_option_stands_in_the_readme(command: str) -> None:
     for parameter in COMMANDS[command].params:
         if parameter.param_type_name == "option" and parameter.name != "help":
             assert parameter.help, parameter.name
-            assert any(re.search(rf"{re.escape(o)}\b", text) for o in parameter.opts), parameter.opts
+            assert any(re.search(rf"{re.escape(o)}\b", text) for o in parameter.opts), (
+                parameter.opts
+            )
 
 
 def test_no_option_in_the_readme_is_unknown() -> None:
