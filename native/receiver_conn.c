@@ -1158,10 +1158,6 @@ void conn_tick(struct conn *conn) {
         return;
     }
     bool resting = conn->phase == IN_HEAD && conn->gathered_length == 0 && conn->block_stream == 0;
-    if (!resting && now - conn->frame_since > limits->request_timeout) {
-        breach(conn, NGHTTP2_ENHANCE_YOUR_CALM);
-        return;
-    }
     while (conn->oldest != NULL && now - conn->oldest->opened > limits->request_timeout) {
         struct stream *stream = conn->oldest;
         if (stream->opened_answer)
@@ -1169,6 +1165,8 @@ void conn_tick(struct conn *conn) {
         else
             stream_refuse(conn, stream, NULL, GRPC_DEADLINE_EXCEEDED, "the call took too long");
     }
+    if (!resting && now - conn->frame_since > limits->request_timeout)
+        breach(conn, NGHTTP2_ENHANCE_YOUR_CALM);
     if (resting && conn->oldest == NULL && now - conn->active > limits->idle_timeout)
         conn_goaway(conn);
 }
