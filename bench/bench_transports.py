@@ -1,6 +1,6 @@
 """The wire transport against the grpc transport, and a long run against a short one.
 
-All sides are ``blaster run --rate max --embedded``: every span stamped, accounted for and checked in
+All sides are ``blaster run --rate max --embedded``: each span stamped, accounted for and checked in
 the sink; spans per CPU-second of the workers and their parent. Targets: wire/grpc at least 4 at
 1,000 spans a request and 12 at 100; the cost of a span within 10 %, and the generator's memory
 within 10 %, from a run of 10 s to one of 120 s.
