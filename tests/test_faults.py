@@ -224,6 +224,9 @@ def test_worker_killed(tmp_path: Path, transport: str, rate: str) -> None:
     )
     victim = run.workers()[0]
     victim.kill()
+    assert run.process.stderr is not None
+    said = [run.process.stderr.readline() for _ in range(2)]
+    assert any(f"pid {victim.pid}" in line and "SIGKILL" in line for line in said)
     assert run.end() == 1
     read = cli.results(run.out)
     (lost,) = read["generator"]["lost_workers"]

@@ -311,7 +311,7 @@ def _generator(run: Run, sent: int) -> Generator:
         cpu_percent=AveragePeak(round(100 * cpu / wall, 2), run.generator_cpu_peak),
         rss_bytes=Peak(run.generator_rss_peak),
         spans_per_cpu_second=round(sent / cpu, 1) if cpu > 0 else None,
-        lost_workers=[f"worker {w.worker} (pid {w.pid}) {w.how}" for w in run.lost_workers],
+        lost_workers=[str(lost) for lost in run.lost_workers],
     )
 
 

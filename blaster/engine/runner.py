@@ -74,6 +74,9 @@ class LostWorker:
     pid: int
     how: str
 
+    def __str__(self) -> str:
+        return f"worker {self.worker} (pid {self.pid}) {self.how}"
+
 
 @dataclass
 class Run:
@@ -186,7 +189,7 @@ class Runner:
                     raise TargetUnreachable(slab.said().get("error", "a worker cannot connect"))
             if self._lost:
                 lost = self._lost[0]
-                raise BlasterError(f"worker {lost.worker} (pid {lost.pid}) {lost.how} at its start")
+                raise BlasterError(f"{lost} at its start")
             if self._stopped():
                 raise Interrupted("interrupted before the first span was offered")
             time.sleep(0.005)
@@ -199,6 +202,7 @@ class Runner:
             started_at=time.time() + START_DELAY_NS / 1e9,
             start_ns=start,
             target=self._target,
+            lost_workers=self._lost,
         )
         if self._target is not None:
             self._target.sample()
@@ -262,7 +266,6 @@ class Runner:
         """Balances the ledger: what a lost worker sent and did not account for is unknown."""
         run.end_ns = time.monotonic_ns()
         run.interrupted = self._stopped() != 0
-        run.lost_workers = self._lost
         stop = self._stopped() or run.end_ns
         run.violations = np.zeros(3, np.int64)
         for worker, slab in enumerate(self._ledger.slabs):

@@ -13,7 +13,7 @@ from rich.table import Table
 from blaster.engine.results import Results
 from blaster.engine.runner import Progress as RunProgress
 from blaster.report import rows
-from blaster.units import format_bytes
+from blaster.units import format_bytes, format_count
 
 _COLOURS = {True: "green", False: "red", None: "yellow"}
 
@@ -68,6 +68,7 @@ class ProgressDisplay:
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._lost = 0
         if not quiet and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -92,9 +93,12 @@ class ProgressDisplay:
             self._bar.stop()
 
     def update(self, progress: RunProgress) -> None:
-        """Shows one interval."""
+        """Shows one interval, and the workers that were lost in it."""
         if self._quiet:
             return
+        for lost in progress.run.lost_workers[self._lost :]:
+            self._console.print(f"{lost}; the run goes on without it", highlight=False)
+        self._lost = len(progress.run.lost_workers)
         if self._bar is None:
             line = _line(progress)
             print(f"{progress.point.t:8.1f} s  {line}", file=sys.stderr, flush=True)
@@ -111,9 +115,11 @@ def _line(progress: RunProgress) -> str:
     point, series = progress.point, progress.run.series
     begun = series[-2].t if len(series) > 1 else 0.0
     rate = point.accepted / max(point.t - begun, 1e-3)
+    accepted = sum(p.accepted for p in series)
     errors = sum(p.failed for p in series)
     parts = [
         f"{rate:,.0f} spans/s",
+        f"{format_count(accepted)} accepted",
         f"{errors:,} errors",
         "p99 –" if point.p99_ms is None else f"p99 {point.p99_ms:,.1f} ms",
     ]
