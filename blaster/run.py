@@ -30,7 +30,7 @@ MAX_MESSAGE_BYTES = 4 << 20
 PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 16
 """Requests in flight by default: in all of a paced run, and for each worker of a closed loop."""
 
-SPANS_PER_WORKER = 200_000
+SPANS_PER_WORKER = {"wire": 2_000_000, "grpc": 200_000, "null": 5_000_000}
 """The rate that one worker is given before another is started: well below what it can send."""
 
 
@@ -68,7 +68,7 @@ def run(
     transport = choice.choose(options.transport)
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
-    workers = _workers(options, scenario)
+    workers = _workers(options, scenario, transport)
     connections, in_flight = _flight(options, scenario, workers)
     metadata = _metadata(options.headers)
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
@@ -158,14 +158,14 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _workers(options: Options, scenario: Scenario) -> int:
+def _workers(options: Options, scenario: Scenario, transport: str) -> int:
     cpus = _cpus()
     _check_range("--workers", options.workers, max(8, 4 * cpus), f" on {cpus} CPUs")
     if options.workers is not None:
         return options.workers
     if scenario.peak_rate is None:
         return max(1, cpus - 1)
-    return max(1, min(cpus, -(-scenario.peak_rate // SPANS_PER_WORKER)))
+    return max(1, min(cpus, -(-scenario.peak_rate // SPANS_PER_WORKER[transport])))
 
 
 def _flight(options: Options, scenario: Scenario, workers: int) -> tuple[int, int]:

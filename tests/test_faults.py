@@ -298,3 +298,18 @@ def test_python_is_not_seen(tmp_path: Path) -> None:
     ran = cli.blaster("run", "--endpoint", "http://no-such-host.invalid:4317")
     assert ran.returncode == 3
     assert "Traceback" not in ran.stderr and len(ran.stderr.splitlines()) == 1
+
+
+def test_results_are_kept_when_their_file_cannot_be_written(tmp_path: Path) -> None:
+    """Where the results cannot be written at the end, they are kept elsewhere, and it is said."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    run = Run(folder / "r.json", "--embedded", "--duration", "2s")
+    folder.rmdir()
+    _, errors = run.process.communicate(timeout=30)
+    assert run.process.returncode == 1 and "Traceback" not in errors
+    kept = Path(errors.strip().splitlines()[-1].rpartition(" ")[2])
+    try:
+        assert cli.results(kept)["spans"]["accepted"] == 200
+    finally:
+        kept.unlink()

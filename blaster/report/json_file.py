@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from blaster.engine.results import Results
-from blaster.errors import UsageError
+from blaster.errors import BlasterError, UsageError
 from blaster.units import quoted
 
 
@@ -21,11 +21,25 @@ def to_json(results: Results) -> str:
 
 def write(text: str, path: str) -> None:
     """Writes ``text`` to ``path``, or to standard output for ``-``. A reader of the path never
-    sees half a file."""
+    sees half a file.
+
+    Where that fails the text goes to a file in the system's temporary folder, and BlasterError
+    says where it is: what was measured is not lost.
+    """
     if path == "-":
         sys.stdout.write(text)
         return
-    target = Path(path)
+    try:
+        _replace(text, Path(path))
+    except OSError as error:
+        with tempfile.NamedTemporaryFile("w", prefix="blaster-", delete=False) as file:
+            file.write(text)
+        raise BlasterError(
+            f"{path} cannot be written ({error.strerror}): the results are in {file.name}"
+        ) from None
+
+
+def _replace(text: str, target: Path) -> None:
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
