@@ -176,28 +176,6 @@ def test_stamp_refuses_what_does_not_fit(columns, variants, counts, out):
         template.stamp_into(columns, variants, np.array(counts), room, offsets)
 
 
-def test_stamp_does_not_leak():
-    """Stamping over and over takes no more memory than stamping once."""
-    import psutil
-
-    template = flat.template(1).compile()
-    columns = columns_of(1, Fraction(1, 10), 1, [0], 2000)
-    arguments = (columns.arrays, columns.variants, columns.counts)
-    out, offsets = bytearray(1 << 20), np.zeros(2, np.int64)
-
-    def rounds(count: int) -> int:
-        for _ in range(count):
-            template.stamp_bytes(*arguments)
-            template.stamp_into(*arguments, out, offsets)
-            flat.template(1).compile()
-            with pytest.raises(ValueError, match="rows"):
-                template.stamp_bytes((b"",) * 5, columns.variants, columns.counts)
-        return psutil.Process().memory_info().rss
-
-    before = rounds(50)
-    assert rounds(300) - before < 8 << 20
-
-
 @given(st.integers(0, 2**64 - 1))
 def test_varints_come_back(value):
     """A varint that was written reads as itself and ends where it should."""

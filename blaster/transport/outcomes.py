@@ -8,33 +8,28 @@ import numpy.typing as npt
 from blaster.transport.base import OUTCOME
 
 MAX_MESSAGE = 300
+FIELDS = len(OUTCOME.names or ())
+
+Row = tuple[int, int, int, int, int, int, int]
+"""The fields of OUTCOME in their order: scheduled, sent, done, spans, bytes, rejected, status."""
 
 
 class OutcomeLog:
     """Outcomes since the last ``take``, and the first message that came with each status."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, int, int, int, int, int]] = []
+        self._rows: list[Row] = []
         self.messages: dict[int, str] = {}
 
-    def add(
-        self,
-        *,
-        scheduled: int,
-        sent: int,
-        done: int,
-        spans: int,
-        size: int,
-        status: int,
-        rejected: int = 0,
-        message: str = "",
-    ) -> None:
-        """One request's end; times in CLOCK_MONOTONIC ns."""
-        self._rows.append((scheduled, sent, done, spans, size, rejected, status))
-        if message and status not in self.messages:
-            self.messages[status] = " ".join(message.split())[:MAX_MESSAGE]
+    def add(self, row: Row, message: str = "") -> None:
+        """One request's end."""
+        self._rows.append(row)
+        if message and row[-1] not in self.messages:
+            self.messages[row[-1]] = " ".join(message.split())[:MAX_MESSAGE]
 
     def take(self) -> npt.NDArray[np.void]:
         """The gathered Outcomes (dtype OUTCOME); the log is empty afterwards."""
         rows, self._rows = self._rows, []
-        return np.array(rows, OUTCOME)
+        # All fields are int64, and a plain array is filled several times quicker.
+        plain = np.array(rows, np.int64).reshape(len(rows), FIELDS)
+        return plain.view(OUTCOME).reshape(-1)
