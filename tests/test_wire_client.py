@@ -639,6 +639,7 @@ def test_memory_stays_flat() -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096
 
 
+@pytest.mark.memory
 def test_clients_do_not_leak() -> None:
     """Clients that come and go, with requests abandoned or refused, leave no memory behind."""
 

@@ -212,6 +212,7 @@ def test_http1_gets_a_word(receiver: Any) -> None:
 # ---- bounds ----
 
 
+@pytest.mark.memory
 def test_answers_nobody_reads(receiver: Any) -> None:
     """Of a client that never reads, no more is read than there is room for answers."""
     process = psutil.Process()
@@ -362,6 +363,7 @@ def test_a_storm_of_connections(receiver: Any) -> None:
     assert spans(receiver) == before + sum(expected)
 
 
+@pytest.mark.memory
 def test_nothing_leaks() -> None:
     rows = [row for row in h2.ROWS if len(row.sent) < 200_000]
     with receiving(max_message=h2.MAX_MESSAGE, max_streams=h2.MAX_STREAMS) as receiver:
@@ -620,6 +622,7 @@ def test_run_again_and_close() -> None:
         HostileClient(receiver.port)
 
 
+@pytest.mark.memory
 def test_the_type_leaks_nothing() -> None:
     def rounds(count: int) -> int:
         for _ in range(count):
