@@ -158,19 +158,47 @@ def run(
     raise typer.Exit(0 if results.verdict.passed else 1)
 
 
-@app.command(epilog="Example:  blaster sink --grpc-port 4317 --api-port 4319")
+@app.command(
+    epilog="Examples:  blaster sink --grpc-port 4317 --api-port 4319   |   "
+    "blaster sink --capacity 20000 --overload queue"
+)
 def sink(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="OTLP/gRPC; 0: any free port.")] = 4317,
     api_port: Annotated[int, typer.Option(help="Counts and metrics; 0: any free port.")] = 4319,
+    capacity: Annotated[
+        int, typer.Option(help="Spans a second that it pretends to manage; 0: all it can.")
+    ] = 0,
+    overload: Annotated[
+        str, typer.Option(help="Beyond its capacity: refuse, or queue (answers come later).")
+    ] = "refuse",
+    service_time: Annotated[
+        str, typer.Option(help="What each answer takes besides, as 5ms.")
+    ] = "0s",
+    remember: Annotated[int, typer.Option(help="IDs remembered to find duplicates exactly.")] = 1
+    << 22,
     json: Annotated[
         bool, typer.Option("--json", help="Say the ports in one line of JSON.")
     ] = False,
 ) -> None:
-    """Receive OTLP, count and check every span, and evaluate the rules."""
+    """Receive OTLP, count and check every span, and evaluate the rules.
+
+    SIGUSR1, or POST /v1/freeze?seconds=N at the API, makes it stand still.
+    """
     from blaster.sink.server import SinkOptions, serve
 
-    serve(SinkOptions(host=host, grpc_port=grpc_port, api_port=api_port, json=json))
+    serve(
+        SinkOptions(
+            host=host,
+            grpc_port=grpc_port,
+            api_port=api_port,
+            json=json,
+            remember=remember,
+            capacity=capacity,
+            overload=overload,
+            service_time=service_time,
+        )
+    )
 
 
 @app.command(epilog="Example:  blaster scenarios")
