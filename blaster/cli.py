@@ -58,7 +58,11 @@ def run(
         bool, typer.Option("--embedded", help="Start the embedded sink, aim at it and watch it.")
     ] = False,
     rate: Annotated[
-        str | None, typer.Option(help="Spans per second, or max; also SPANS_PER_SECOND.")
+        str | None,
+        typer.Option(
+            help="Spans per second, or max; also SPANS_PER_SECOND. As 500req/s or 10MB/s: requests "
+            "or bytes."
+        ),
     ] = None,
     duration: Annotated[
         str | None, typer.Option(help="As 60s, 5m, 24h; also DURATION_SECONDS.")
@@ -69,7 +73,35 @@ def run(
     ] = None,
     stages: Annotated[
         str | None,
-        typer.Option(help="As 100@60s,10k@30s; 100..10k@2m is a ramp. Not with rate or duration."),
+        typer.Option(
+            help="As 100@60s,10k@30s; 100..10k@2m is a ramp, sine:100..1k/30s@5m a sine with that "
+            "period, spike:100..10k/30s@5m a spike of that width. Not with rate or duration."
+        ),
+    ] = None,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(help="uniform (default) or poisson: requests come at random, by the seed."),
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="Requests that come at once (default 1).")
+    ] = None,
+    warmup: Annotated[
+        str | None,
+        typer.Option(
+            help="As 10s: left out of rates, latency, lateness and CPU. auto: found by MSER-5."
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What must hold of the results, as 'latency_ms.response.p99 < 500'; repeatable."
+        ),
+    ] = None,
+    abort_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ends the run as soon as it holds, as 'spans.failed > 1000'; repeatable."
+        ),
     ] = None,
     spans_per_trace: Annotated[
         int | None, typer.Option(help="Spans in each trace (default 1).")
@@ -105,15 +137,24 @@ def run(
     markdown: Annotated[
         str | None, typer.Option(help="Write a Markdown report to this file; - likewise.")
     ] = None,
+    hdr: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write the latencies for HdrHistogram's tools: FILE.hgrm a percentile "
+            "distribution, any other name an interval log; repeatable."
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no summary.")
     ] = False,
 ) -> None:
     """Run a load test and judge it."""
     from blaster import run as load_test
+    from blaster.engine.results import Results
     from blaster.engine.signals import StopSignals
     from blaster.errors import UsageError
-    from blaster.report import console, json_file
+    from blaster.measure.hdr import Latencies
+    from blaster.report import console, hdr_file, json_file
     from blaster.report.markdown import to_markdown
     from blaster.units import parse_duration, quoted
 
@@ -123,6 +164,8 @@ def run(
         raise UsageError(f"--timeout {quoted(timeout)}: {error}") from None
     json_file.check_writable("--json", json)
     json_file.check_writable("--markdown", markdown)
+    for path in hdr or ():
+        json_file.check_writable("--hdr", path)
     options = load_test.Options(
         scenario=scenario,
         endpoint=endpoint,
@@ -141,10 +184,30 @@ def run(
         headers=header or (),
         watch=watch or (),
         seed=seed,
+        arrivals=arrivals,
+        burst=burst,
+        warmup=warmup,
+        thresholds=threshold or (),
+        abort_on=abort_on or (),
     )
+
+    def checkpoint(so_far: Results) -> None:
+        if json is not None and json != "-":
+            json_file.write(json_file.to_json(so_far), json)
+
+    def latencies(found: Latencies) -> None:
+        for path in hdr or ():
+            hdr_file.write(found, path)
+
     with StopSignals() as signals:
         with console.ProgressDisplay(quiet) as display:
-            results = load_test.run(options, signals, display.update)
+            results = load_test.run(
+                options,
+                signals,
+                display.update,
+                on_checkpoint=checkpoint,
+                on_latencies=latencies if hdr else None,
+            )
         if json is not None:
             json_file.write(json_file.to_json(results), json)
         if markdown is not None:

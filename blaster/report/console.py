@@ -108,7 +108,7 @@ class ProgressDisplay:
 
 
 def _line(progress: RunProgress) -> str:
-    point, series = progress.point, progress.run.series
+    point, series = progress.point, progress.run.series.items
     begun = series[-2].t if len(series) > 1 else 0.0
     rate = point.accepted / max(point.t - begun, 1e-3)
     errors = sum(p.failed for p in series)
