@@ -28,7 +28,8 @@ class Receiver:
     have come in part, over all connections. ``capacity``, if not 0, is the spans a second that it
     pretends to manage: beyond, a call is refused, or with ``queue`` answered in its turn.
     ``patience_s``: how long the backlog may be when another call is taken, which is the token
-    bucket's depth, or the queue's. ``service_time_s``: what each answer takes besides. Raises ValueError when a number is out of its range.
+    bucket's depth, or the queue's. ``service_time_s``: what each answer takes besides. Raises
+    ValueError when a number is out of its range.
     """
 
     def __init__(
