@@ -222,6 +222,135 @@ def run(
 
 
 @app.command(
+    epilog="Examples:  blaster capacity --endpoint http://tempo:4317 --watch tempo "
+    "--threshold 'latency_ms.response.p99 < 100'   |   "
+    "blaster capacity --embedded --sink-capacity 20000 --json capacity.json"
+)
+def capacity(
+    endpoint: Annotated[str | None, typer.Option(help="http://HOST:PORT; else as for run.")] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start the embedded sink and search for its ceiling.")
+    ] = False,
+    sink_capacity: Annotated[
+        int, typer.Option(help="Spans a second that the embedded sink pretends to manage.")
+    ] = 0,
+    sink_overload: Annotated[
+        str, typer.Option(help="What the embedded sink does beyond: refuse or queue.")
+    ] = "refuse",
+    min_rate: Annotated[
+        str, typer.Option(help="The lowest rate to try, in spans per second.")
+    ] = "1000",
+    max_rate: Annotated[
+        str | None, typer.Option(help="The highest (default: what this machine can offer).")
+    ] = None,
+    precision: Annotated[float, typer.Option(help="Of the rates found, as a share.")] = 0.01,
+    loss_ratio: Annotated[
+        float, typer.Option(help="What the partial-drop rate may drop, as a share.")
+    ] = 0.001,
+    trial_duration: Annotated[str, typer.Option(help="Of one trial.")] = "2s",
+    repeats: Annotated[
+        int, typer.Option(help="Trials at a rate of which the majority decides; odd.")
+    ] = 3,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search for the highest rate at which this holds, too, such as "
+            "'latency_ms.response.p99 < 100'; repeatable."
+        ),
+    ] = None,
+    violation_rate: Annotated[
+        str | None, typer.Option(help="Share of traces with a violation, 0 to 1.")
+    ] = None,
+    spans_per_trace: Annotated[
+        int | None, typer.Option(help="Spans in each trace (default 1).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
+    ] = None,
+    connections: Annotated[
+        int | None, typer.Option(help="Connections of all workers (default: one a worker).")
+    ] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(help="Requests in flight at most (default 256).")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Spans in a request (default: by the ceiling).")
+    ] = None,
+    transport: Annotated[str, typer.Option(help="auto, wire or grpc.")] = "auto",
+    timeout: Annotated[str, typer.Option(help="Deadline of a request.")] = "10s",
+    header: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, sent with every request; repeatable.")
+    ] = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the same spans again (default: drawn).")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write the findings to this file; - for standard output.")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No trial by trial and no summary.")
+    ] = False,
+) -> None:
+    """Find the rate at which a backend stops keeping up.
+
+    Exit status 1 where the generator, not the backend, was the limit.
+    """
+    import msgspec
+
+    from blaster import capacity as finder
+    from blaster import run as load_test
+    from blaster.engine.signals import StopSignals
+    from blaster.report import capacity as report
+    from blaster.report import json_file
+    from blaster.verdict.trial import Trial
+
+    json_file.check_writable("--json", json)
+    options = load_test.Options(
+        endpoint=endpoint,
+        embedded=embedded,
+        violation_rate=violation_rate,
+        spans_per_trace=spans_per_trace,
+        workers=workers,
+        connections=connections,
+        in_flight=in_flight,
+        transport=transport,
+        timeout_s=finder.parse_seconds("--timeout", timeout),
+        headers=header or (),
+        watch=watch or (),
+        seed=seed,
+        thresholds=threshold or (),
+    )
+    goals = finder.goals(
+        min_rate=min_rate,
+        max_rate=max_rate,
+        precision=precision,
+        loss_ratio=loss_ratio,
+        trial_duration=trial_duration,
+        repeats=repeats,
+        batch=batch,
+        thresholds=bool(threshold),
+    )
+    sink = finder.sink_arguments(embedded, sink_capacity, sink_overload)
+    console = Console(stderr=json == "-", soft_wrap=True)
+
+    def show(trial: Trial) -> None:
+        if not quiet:
+            console.print(report.trial_line(trial), markup=False, highlight=False)
+
+    with StopSignals() as signals:
+        found = finder.find(finder.Search(options, goals, sink), signals, show)
+        if json is not None:
+            json_file.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n", json)
+    if not quiet:
+        report.summary(found, console)
+    raise typer.Exit(1 if found.ndr is None else 0)
+
+
+@app.command(
     epilog="Examples:  blaster sink --grpc-port 4317 --api-port 4319   |   "
     "blaster sink --capacity 20000 --overload queue"
 )
