@@ -203,7 +203,7 @@ class _Trials:
         before = self.measure(capacity.OVERLOAD, RECOVERY_LOAD * ceiling, 1.0, batch)
         over, after = round(2 * ceiling), max(1, round(RECOVERY_LOAD * ceiling))
         stages = f"{over}@{OVERLOAD_S:g}s,{after}@{WATCHED_S:g}s"
-        _, outcomes = self._run(batch, stages=stages)
+        results, outcomes = self._run(batch, stages=stages)
         start = int(outcomes["scheduled"][0])
         ok = outcomes[outcomes["status"] == Status.OK]
         in_time = ok[ok["done"] <= start + OVERLOAD_S * 1e9]
@@ -216,6 +216,7 @@ class _Trials:
             collapsed=accepted < COLLAPSE * ceiling,
             recovery_s=recovery_s(outcomes, start + round(OVERLOAD_S * 1e9), band),
             watched_s=WATCHED_S,
+            spans=results.spans,
         )
 
     def _run(

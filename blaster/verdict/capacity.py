@@ -24,6 +24,7 @@ from MLRsearch import (
     SearchGoal,
 )
 
+from blaster.engine.results import Spans
 from blaster.verdict import usl
 from blaster.verdict.limit import GENERATOR, NEAR_CEILING, NOBODY, TARGET
 from blaster.verdict.trial import Trial
@@ -85,7 +86,8 @@ class Ceiling(msgspec.Struct, frozen=True):
 class Overload(msgspec.Struct, frozen=True):
     """Twice the ceiling, and what came after. ``share``: what was accepted in time of it, over the
     ceiling: well below 1 is a collapse. ``recovery_s``: until latency was back in its band and
-    nothing was lost any more; None: not within the time that was watched."""
+    nothing was lost any more; None: not within the time that was watched. ``spans``: the accounts of
+    both."""
 
     offered_spans_per_s: float
     accepted_spans_per_s: float
@@ -93,6 +95,7 @@ class Overload(msgspec.Struct, frozen=True):
     collapsed: bool
     recovery_s: float | None
     watched_s: float
+    spans: Spans
 
 
 class Capacity(msgspec.Struct, kw_only=True):
