@@ -52,11 +52,13 @@ def test_a_day_stays_small() -> None:
     """Of 86,400 seconds no more than 3,600 points are left; counts add up, maxima are kept."""
     series = Thinned(merge_points)
     for second in range(86_400):
-        series.add(point(second + 1.0, failed=second % 7, p99_ms=float(second == 40_000) * 900))
+        slow = 900 * float(second == 40_000)
+        series.add(point(second + 1.0, failed=second % 7, p99_ms=slow, backlog=int(slow)))
     assert MOST_POINTS // 2 <= len(series.items) <= MOST_POINTS
     assert sum(p.accepted for p in series.items) == 86_400_000
     assert sum(p.failed for p in series.items) == sum(second % 7 for second in range(86_400))
     assert max(p.p99_ms or 0 for p in series.items) == 900
+    assert max(p.backlog for p in series.items) == 900
     assert series.items[-1].t == 86_400
 
 

@@ -36,7 +36,9 @@ def test_sens_example() -> None:
 def test_mann_kendall_by_hand() -> None:
     """The example of J. Little, "A Mann-Kendall Example (By Hand)", College of the Holy Cross:
     S = 54 of 91 pairs with one tie, Z = 2.9058."""
-    y = np.array([12.9, 14.8, 13.2, 15.7, 13.8, 15.6, 12.9, 11.0, 17.3, 15.9, 19.0, 18.3, 20.1, 21.7])
+    y = np.array(
+        [12.9, 14.8, 13.2, 15.7, 13.8, 15.6, 12.9, 11.0, 17.3, 15.9, 19.0, 18.3, 20.1, 21.7]
+    )
     score, variance = mann_kendall(y)
     assert score == 54
     assert variance == pytest.approx(14 * 13 * 33 / 18 - 2 * 1 * 9 / 18)
@@ -129,9 +131,7 @@ def test_mser_is_its_definition(y) -> None:
     """The truncation is the first that has the least error of all that leave five values; one past
     the half is refused."""
     n = len(y)
-    errors = [
-        ((y[d:] - y[d:].mean()) ** 2).sum() / (n - d) ** 2 for d in range(n - LEAST_LEFT + 1)
-    ]
+    errors = [((y[d:] - y[d:].mean()) ** 2).sum() / (n - d) ** 2 for d in range(n - LEAST_LEFT + 1)]
     found = mser(y)
     if found is None:
         assert min(errors[: n // 2]) >= min(errors[n // 2 :]) - 1e-9

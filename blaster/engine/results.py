@@ -238,7 +238,8 @@ class Results(msgspec.Struct):
 
     Counts (``spans``, ``requests``, ``bytes``, ``violations``, ``sink``) and the series cover the
     whole run; rates, latency, lateness, ``target`` and ``generator`` leave the warm-up out.
-    ``partial``: written while the run went on. ``aborted``: the condition that ended it early.
+    ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``: written
+    while the run went on. ``aborted``: the condition that ended it early.
     """
 
     schema: int
@@ -258,6 +259,7 @@ class Results(msgspec.Struct):
     rate: Rate
     latency_ms: Latency
     lateness_ms: Lateness
+    backlog_spans: Peak
     violations: Violations
     target: Target | None
     generator: Generator
@@ -322,6 +324,7 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
         rate=_rate(run, warmup, max(run.offered_ns, warmup + 1), measured),
         latency_ms=_latency(run, measured),
         lateness_ms=_lateness(run, measured),
+        backlog_spans=Peak(max((p.backlog for p in series), default=0)),
         violations=_violations(run, sink),
         target=_target(run, warmup),
         generator=_generator(run, sent, warmup),

@@ -400,6 +400,7 @@ class _Meter:
             generator_cpu=generator_cpu,
             generator_rss=generator_rss,
             mean_ms=summary["mean"],
+            backlog=max(0, scheduled - ledger.total(SENT_SPANS)),
         )
         if run.intervals is not None:
             service = ledger.service()

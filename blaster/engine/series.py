@@ -15,10 +15,11 @@ _Number = TypeVar("_Number", int, float)
 @dataclass(frozen=True, slots=True)
 class Point:
     """One interval of the run. ``t``: seconds since the start, at the interval's end. Counts are
-    of spans, over the interval; ``in_flight`` of requests, at its end; ``p99_ms`` and ``mean_ms``
-    of the response times in it (None without any); CPU in percent of one core, memory in bytes.
+    of spans, over the interval; ``in_flight`` of requests, at its end; ``backlog``: spans due by its
+    end and not sent yet; ``p99_ms`` and ``mean_ms`` of the response times in it (None without any);
+    CPU in percent of one core, memory in bytes.
 
-    Where a long run's points were merged: ``in_flight``, ``p99_ms``, CPU and memory are the highest
+    Where a long run's points were merged: ``in_flight``, ``backlog``, ``p99_ms``, CPU and memory are the highest
     of the intervals merged, and ``mean_ms`` their mean by the spans accepted.
     """
 
@@ -33,6 +34,7 @@ class Point:
     generator_cpu: float
     generator_rss: int = 0
     mean_ms: float | None = None
+    backlog: int = 0
 
 
 def merge_points(one: Point, next_one: Point) -> Point:
@@ -49,6 +51,7 @@ def merge_points(one: Point, next_one: Point) -> Point:
         generator_cpu=max(one.generator_cpu, next_one.generator_cpu),
         generator_rss=max(one.generator_rss, next_one.generator_rss),
         mean_ms=_mean(one, next_one),
+        backlog=max(one.backlog, next_one.backlog),
     )
 
 

@@ -18,7 +18,8 @@ LEAK_GROWTH = 0.02
 LEAK_BYTES = 1 << 20
 """Memory that grows surely, but by less than both of these, is not called a leak."""
 
-LEAST_LEAK_POINTS = 30
+LEAST_LEAK_S = 300.0
+"""What grows for less than five minutes may be a cache that fills."""
 
 
 class Steady(msgspec.Struct):
@@ -104,8 +105,8 @@ def leak(series: Sequence[Point], rss: Callable[[Point], float | None]) -> Leak:
     """The verdict on the memory that ``rss`` takes from each point."""
     values = [value for value in map(rss, series) if value is not None]
     trend = _trend(series, rss)
-    if trend is None or len(values) < LEAST_LEAK_POINTS:
-        wanted = f"fewer than {LEAST_LEAK_POINTS} points to tell by"
+    if trend is None or series[-1].t - series[0].t < LEAST_LEAK_S:
+        wanted = f"less than {LEAST_LEAK_S / 60:.0f} minutes to tell by"
         return Leak(None, wanted, trend, None, None)
     third = len(values) // 3
     first, last = float(np.median(values[:third])), float(np.median(values[-third:]))

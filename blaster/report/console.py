@@ -29,6 +29,11 @@ def summary(results: Results, console: Console) -> None:
         for name, value in body:
             table.add_row(name, value)
         console.print(table)
+    if len(results.stages) > 1:
+        table = _table("Stages (sent, accepted, rate, p50, p99, max)")
+        for row in rows.stages(results):
+            table.add_row(*row)
+        console.print(table)
     table = _table("Violations (injected, detected)")
     for rule, injected, detected in rows.violations(results):
         table.add_row(rule, injected, detected)

@@ -7,6 +7,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,11 +37,10 @@ def check_known(option: str, thresholds: Iterable[Threshold]) -> None:
     paths = known_paths()
     for threshold in thresholds:
         if not any(_same(threshold.path, path) for path in paths):
-            close = difflib.get_close_matches(threshold.path[:100], paths, n=1, cutoff=0.3)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            nearest = max(paths, key=partial(_likeness, threshold.path[:100]))
             raise UsageError(
                 f"{option} {quoted(threshold.text)}: results have no figure "
-                f"{quoted(threshold.path)}{hint}"
+                f"{quoted(threshold.path)}; did you mean {nearest}?"
             )
 
 
@@ -77,6 +77,13 @@ def holding(results: Results, thresholds: Iterable[Threshold]) -> str | None:
         if value is not None and threshold.holds(value):
             return f"{threshold.text} (was {value:.10g})"
     return None
+
+
+def _likeness(path: str, known: str) -> tuple[int, float]:
+    """How many steps of ``path`` begin one of the known path's; then how alike the two are."""
+    steps = known.split(".")
+    begun = sum(any(its.startswith(step) for its in steps) for step in path.split("."))
+    return begun, difflib.SequenceMatcher(None, path, known).ratio()
 
 
 def _leaves(kind: Any) -> Iterator[str]:
