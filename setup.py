@@ -52,6 +52,7 @@ if nghttp2 is not None:
     wire += ["wire_headers.c", "wire_answer.c"]
     wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
     wire += ["receiver_conn.c", "receiver_head.c", "receiver_pool.c", "receiver_gunzip.c"]
+    wire += ["receiver_capacity.c"]
     flags = pkg_config("libnghttp2 zlib", "--cflags") or ()
     extensions.append(extension("_wire", wire, flags=flags, libraries=nghttp2))
 

@@ -25,7 +25,11 @@ class Receiver:
     Listens from the start on (OSError when it can't), serves while ``run`` runs. ``port`` 0 is any
     free one. With ``scan=False`` messages are counted and thrown away unread. ``max_message``
     bounds a message before and after decompression; ``max_buffered`` the memory of messages that
-    have come in part, over all connections. Raises ValueError when a number is out of its range.
+    have come in part, over all connections. ``capacity``, if not 0, is the spans a second that it
+    pretends to manage: beyond, a call is refused, or with ``queue`` answered in its turn.
+    ``patience_s``: how long the backlog may be when another call is taken, which is the token
+    bucket's depth, or the queue's. ``service_time_s``: what each answer takes besides. Raises
+    ValueError when a number is out of its range.
     """
 
     def __init__(
@@ -42,6 +46,10 @@ class Receiver:
         handshake_timeout_s: float = 10.0,
         request_timeout_s: float = 60.0,
         idle_timeout_s: float = 300.0,
+        capacity: int = 0,
+        queue: bool = False,
+        patience_s: float = 0.02,
+        service_time_s: float = 0.0,
     ) -> None: ...
     @property
     def port(self) -> int:
@@ -58,6 +66,9 @@ class Receiver:
 
     def traffic(self) -> Traffic:
         """Connections open, accepted, turned away and ended for their breaches; and more."""
+
+    def freeze(self, seconds: float, /) -> None:
+        """Stands still so long, as if the process were stopped. Any thread may ask."""
 
     def close(self) -> None:
         """Closes the port and all connections; the counts stay readable. Not while it runs."""

@@ -58,7 +58,11 @@ def run(
         bool, typer.Option("--embedded", help="Start the embedded sink, aim at it and watch it.")
     ] = False,
     rate: Annotated[
-        str | None, typer.Option(help="Spans per second, or max; also SPANS_PER_SECOND.")
+        str | None,
+        typer.Option(
+            help="Spans per second, or max; also SPANS_PER_SECOND. As 500req/s or 10MB/s: requests "
+            "or bytes."
+        ),
     ] = None,
     duration: Annotated[
         str | None, typer.Option(help="As 60s, 5m, 24h; also DURATION_SECONDS.")
@@ -69,7 +73,35 @@ def run(
     ] = None,
     stages: Annotated[
         str | None,
-        typer.Option(help="As 100@60s,10k@30s; 100..10k@2m is a ramp. Not with rate or duration."),
+        typer.Option(
+            help="As 100@60s,10k@30s; 100..10k@2m is a ramp, sine:100..1k/30s@5m a sine with that "
+            "period, spike:100..10k/30s@5m a spike of that width. Not with rate or duration."
+        ),
+    ] = None,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(help="uniform (default) or poisson: requests come at random, by the seed."),
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="Requests that come at once (default 1).")
+    ] = None,
+    warmup: Annotated[
+        str | None,
+        typer.Option(
+            help="As 10s: left out of rates, latency, lateness and CPU. auto: found by MSER-5."
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What must hold of the results, as 'latency_ms.response.p99 < 500'; repeatable."
+        ),
+    ] = None,
+    abort_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ends the run as soon as it holds, as 'spans.failed > 1000'; repeatable."
+        ),
     ] = None,
     spans_per_trace: Annotated[
         int | None, typer.Option(help="Spans in each trace (default 1).")
@@ -105,15 +137,24 @@ def run(
     markdown: Annotated[
         str | None, typer.Option(help="Write a Markdown report to this file; - likewise.")
     ] = None,
+    hdr: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Write the latencies for HdrHistogram's tools: FILE.hgrm a percentile "
+            "distribution, any other name an interval log; repeatable."
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no summary.")
     ] = False,
 ) -> None:
     """Run a load test and judge it."""
     from blaster import run as load_test
+    from blaster.engine.results import Results
     from blaster.engine.signals import StopSignals
     from blaster.errors import UsageError
-    from blaster.report import console, json_file
+    from blaster.measure.hdr import Latencies
+    from blaster.report import console, hdr_file, json_file
     from blaster.report.markdown import to_markdown
     from blaster.units import parse_duration, quoted
 
@@ -123,6 +164,8 @@ def run(
         raise UsageError(f"--timeout {quoted(timeout)}: {error}") from None
     json_file.check_writable("--json", json)
     json_file.check_writable("--markdown", markdown)
+    for path in hdr or ():
+        json_file.check_writable("--hdr", path)
     options = load_test.Options(
         scenario=scenario,
         endpoint=endpoint,
@@ -141,10 +184,30 @@ def run(
         headers=header or (),
         watch=watch or (),
         seed=seed,
+        arrivals=arrivals,
+        burst=burst,
+        warmup=warmup,
+        thresholds=threshold or (),
+        abort_on=abort_on or (),
     )
+
+    def checkpoint(so_far: Results) -> None:
+        if json is not None and json != "-":
+            json_file.write(json_file.to_json(so_far), json)
+
+    def latencies(found: Latencies) -> None:
+        for path in hdr or ():
+            hdr_file.write(found, path)
+
     with StopSignals() as signals:
         with console.ProgressDisplay(quiet) as display:
-            results = load_test.run(options, signals, display.update)
+            results = load_test.run(
+                options,
+                signals,
+                display.update,
+                on_checkpoint=checkpoint,
+                on_latencies=latencies if hdr else None,
+            )
         if json is not None:
             json_file.write(json_file.to_json(results), json)
         if markdown is not None:
@@ -158,19 +221,176 @@ def run(
     raise typer.Exit(0 if results.verdict.passed else 1)
 
 
-@app.command(epilog="Example:  blaster sink --grpc-port 4317 --api-port 4319")
+@app.command(
+    epilog="Examples:  blaster capacity --endpoint http://tempo:4317 --watch tempo "
+    "--threshold 'latency_ms.response.p99 < 100'   |   "
+    "blaster capacity --embedded --sink-capacity 20000 --json capacity.json"
+)
+def capacity(
+    endpoint: Annotated[str | None, typer.Option(help="http://HOST:PORT; else as for run.")] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start the embedded sink and search for its ceiling.")
+    ] = False,
+    sink_capacity: Annotated[
+        int, typer.Option(help="Spans a second that the embedded sink pretends to manage.")
+    ] = 0,
+    sink_overload: Annotated[
+        str, typer.Option(help="What the embedded sink does beyond: refuse or queue.")
+    ] = "refuse",
+    min_rate: Annotated[
+        str, typer.Option(help="The lowest rate to try, in spans per second.")
+    ] = "1000",
+    max_rate: Annotated[
+        str | None, typer.Option(help="The highest (default: what this machine can offer).")
+    ] = None,
+    precision: Annotated[float, typer.Option(help="Of the rates found, as a share.")] = 0.01,
+    loss_ratio: Annotated[
+        float, typer.Option(help="What the partial-drop rate may drop, as a share.")
+    ] = 0.001,
+    trial_duration: Annotated[str, typer.Option(help="Of one trial.")] = "2s",
+    repeats: Annotated[
+        int, typer.Option(help="Trials at a rate of which the majority decides; odd.")
+    ] = 3,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search for the highest rate at which this holds, too, such as "
+            "'latency_ms.response.p99 < 100'; repeatable."
+        ),
+    ] = None,
+    violation_rate: Annotated[
+        str | None, typer.Option(help="Share of traces with a violation, 0 to 1.")
+    ] = None,
+    spans_per_trace: Annotated[
+        int | None, typer.Option(help="Spans in each trace (default 1).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
+    ] = None,
+    connections: Annotated[
+        int | None, typer.Option(help="Connections of all workers (default: one a worker).")
+    ] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(help="Requests in flight at most (default 256).")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Spans in a request (default: by the ceiling).")
+    ] = None,
+    transport: Annotated[str, typer.Option(help="auto, wire or grpc.")] = "auto",
+    timeout: Annotated[str, typer.Option(help="Deadline of a request.")] = "10s",
+    header: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, sent with every request; repeatable.")
+    ] = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the same spans again (default: drawn).")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option(help="Write the findings to this file; - for standard output.")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No trial by trial and no summary.")
+    ] = False,
+) -> None:
+    """Find the rate at which a backend stops keeping up.
+
+    Exit status 1 where the generator, not the backend, was the limit.
+    """
+    import msgspec
+
+    from blaster import capacity as finder
+    from blaster import run as load_test
+    from blaster.engine.signals import StopSignals
+    from blaster.report import capacity as report
+    from blaster.report import json_file
+    from blaster.verdict.trial import Trial
+
+    json_file.check_writable("--json", json)
+    options = load_test.Options(
+        endpoint=endpoint,
+        embedded=embedded,
+        violation_rate=violation_rate,
+        spans_per_trace=spans_per_trace,
+        workers=workers,
+        connections=connections,
+        in_flight=in_flight,
+        transport=transport,
+        timeout_s=finder.parse_seconds("--timeout", timeout),
+        headers=header or (),
+        watch=watch or (),
+        seed=seed,
+        thresholds=threshold or (),
+    )
+    goals = finder.goals(
+        min_rate=min_rate,
+        max_rate=max_rate,
+        precision=precision,
+        loss_ratio=loss_ratio,
+        trial_duration=trial_duration,
+        repeats=repeats,
+        batch=batch,
+        thresholds=bool(threshold),
+    )
+    sink = finder.sink_arguments(embedded, sink_capacity, sink_overload)
+    console = Console(stderr=json == "-", soft_wrap=True)
+
+    def show(trial: Trial) -> None:
+        if not quiet:
+            console.print(report.trial_line(trial), markup=False, highlight=False)
+
+    with StopSignals() as signals:
+        found = finder.find(finder.Search(options, goals, sink), signals, show)
+        if json is not None:
+            json_file.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n", json)
+    if not quiet:
+        report.summary(found, console)
+    raise typer.Exit(1 if found.ndr is None else 0)
+
+
+@app.command(
+    epilog="Examples:  blaster sink --grpc-port 4317 --api-port 4319   |   "
+    "blaster sink --capacity 20000 --overload queue"
+)
 def sink(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="OTLP/gRPC; 0: any free port.")] = 4317,
     api_port: Annotated[int, typer.Option(help="Counts and metrics; 0: any free port.")] = 4319,
+    capacity: Annotated[
+        int, typer.Option(help="Spans a second that it pretends to manage; 0: all it can.")
+    ] = 0,
+    overload: Annotated[
+        str, typer.Option(help="Beyond its capacity: refuse, or queue (answers come later).")
+    ] = "refuse",
+    service_time: Annotated[
+        str, typer.Option(help="What each answer takes besides, as 5ms.")
+    ] = "0s",
+    remember: Annotated[int, typer.Option(help="IDs remembered to find duplicates exactly.")] = 1
+    << 22,
     json: Annotated[
         bool, typer.Option("--json", help="Say the ports in one line of JSON.")
     ] = False,
 ) -> None:
-    """Receive OTLP, count and check every span, and evaluate the rules."""
+    """Receive OTLP, count and check every span, and evaluate the rules.
+
+    SIGUSR1, or POST /v1/freeze?seconds=N at the API, makes it stand still.
+    """
     from blaster.sink.server import SinkOptions, serve
 
-    serve(SinkOptions(host=host, grpc_port=grpc_port, api_port=api_port, json=json))
+    serve(
+        SinkOptions(
+            host=host,
+            grpc_port=grpc_port,
+            api_port=api_port,
+            json=json,
+            remember=remember,
+            capacity=capacity,
+            overload=overload,
+            service_time=service_time,
+        )
+    )
 
 
 @app.command(epilog="Example:  blaster scenarios")

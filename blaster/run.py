@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from blaster.engine.plan import Plan
+from blaster.engine.plan import Plan, in_spans
 from blaster.engine.results import Configuration, Results, results_of
-from blaster.engine.runner import Progress, Runner
+from blaster.engine.runner import Progress, Run, Runner, so_far
 from blaster.engine.signals import StopSignals
+from blaster.engine.worker import TransportFactory
 from blaster.errors import UsageError
+from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, parse_watch
 from blaster.scenario import loading, overrides
-from blaster.scenario.scenario import Scenario
+from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, WarmUp, parse_warmup
+from blaster.scenario.threshold import Threshold, parse_thresholds
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.probe import probe
 from blaster.units import format_bytes, quoted
+from blaster.verdict import thresholds
 from blaster.verdict.verdict import judge
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -29,6 +34,9 @@ MAX_MESSAGE_BYTES = 4 << 20
 
 PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 16
 """Requests in flight by default: in all of a paced run, and for each worker of a closed loop."""
+
+CHECKPOINT_S = 30.0
+"""How often the results so far are given away: a lost machine loses at most a minute."""
 
 SPANS_PER_WORKER = {"wire": 2_000_000, "grpc": 200_000, "null": 5_000_000}
 """The rate that one worker is given before another is started: well below what it can send."""
@@ -55,6 +63,11 @@ class Options:
     headers: Sequence[str] = ()
     watch: Sequence[str] = ()
     seed: int | None = None
+    arrivals: str | None = None
+    burst: int | None = None
+    warmup: str | None = None
+    thresholds: Sequence[str] = ()
+    abort_on: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -62,17 +75,27 @@ def run(
     options: Options,
     signals: StopSignals,
     on_progress: Callable[[Progress], None] | None = None,
+    *,
+    on_checkpoint: Callable[[Results], None] | None = None,
+    on_latencies: Callable[[Latencies], None] | None = None,
+    wrap: Callable[[TransportFactory], TransportFactory] | None = None,
 ) -> Results:
-    """Runs the load test and judges it. Raises BlasterError for what keeps it from starting."""
+    """Runs the load test and judges it. Raises BlasterError for what keeps it from starting.
+
+    ``on_checkpoint`` is given the results so far every CHECKPOINT_S, ``on_latencies`` the
+    histograms at the end. ``wrap`` turns what makes the transports, in the workers, into something
+    that makes others.
+    """
     scenario = scenario_of(options)
     transport = choice.choose(options.transport)
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
-    workers = _workers(options, scenario, transport)
-    connections, in_flight = _flight(options, scenario, workers)
+    offered = in_spans(scenario)
+    workers = _workers(options, offered, transport)
+    connections, in_flight = _flight(options, offered, workers)
     metadata = _metadata(options.headers)
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
-    plan = Plan.of(scenario, seed=seed, workers=workers)
+    plan = Plan.of(offered, seed=seed, workers=workers)
     _check_batch(plan)
     watches = [parse_watch(text) for text in options.watch]
     endpoint = resolve_endpoint(options.endpoint, options.environ)
@@ -96,29 +119,71 @@ def run(
             timeout_s=options.timeout_s,
             metadata=metadata,
         )
+        make = choice.factory(transport, settings)
+        configuration = Configuration(
+            endpoint=endpoint.url,
+            transport=transport,
+            workers=workers,
+            connections=settings.connections * workers,
+            in_flight=settings.in_flight * workers,
+            spans_per_request=plan.spans_per_request,
+            spans_per_trace=plan.template.spans_per_trace,
+            violation_rate=float(scenario.workload.violation_rate),
+            stages=[str(stage) for stage in scenario.stages],
+            arrivals=scenario.arrivals,
+            burst=scenario.burst,
+            warmup=str(scenario.warmup),
+        )
         record = Runner(
             plan,
-            choice.factory(transport, settings),
+            make if wrap is None else wrap(make),
             timeout_s=options.timeout_s,
             signals=signals,
             target=target,
-            on_progress=on_progress,
+            on_progress=_Watch(scenario, configuration, on_progress, on_checkpoint).update,
+            keep_intervals=on_latencies is not None,
         ).run()
         counts = sink.settled_counts() if sink is not None else None
-    configuration = Configuration(
-        endpoint=endpoint.url,
-        transport=transport,
-        workers=workers,
-        connections=settings.connections * workers,
-        in_flight=settings.in_flight * workers,
-        spans_per_request=plan.spans_per_request,
-        spans_per_trace=plan.template.spans_per_trace,
-        violation_rate=float(scenario.workload.violation_rate),
-        stages=[str(stage) for stage in scenario.stages],
-    )
     results = results_of(record, configuration, counts)
     results.verdict = judge(results, scenario)
+    if on_latencies is not None:
+        on_latencies(_latencies(record))
     return results
+
+
+class _Watch:
+    """What is done with each interval of a run: shown, judged by ``abort_on``, written down."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        configuration: Configuration,
+        on_progress: Callable[[Progress], None] | None,
+        on_checkpoint: Callable[[Results], None] | None,
+    ) -> None:
+        self._scenario, self._configuration = scenario, configuration
+        self._on_progress, self._on_checkpoint = on_progress, on_checkpoint
+        self._written = time.monotonic()
+
+    def update(self, progress: Progress) -> str | None:
+        """Returns why the run is to end, or None."""
+        if self._on_progress is not None:
+            self._on_progress(progress)
+        due = time.monotonic() >= self._written + CHECKPOINT_S
+        if not self._scenario.abort_on and not (due and self._on_checkpoint):
+            return None
+        results = results_of(so_far(progress.run), self._configuration, None)
+        if due and self._on_checkpoint is not None:
+            results.verdict = judge(results, self._scenario)
+            self._on_checkpoint(results)
+            self._written = time.monotonic()
+        return thresholds.holding(results, self._scenario.abort_on)
+
+
+def _latencies(record: Run) -> Latencies:
+    measured = record.plan.segments.after(record.warmup_ns or 0)
+    intervals = record.intervals.items if record.intervals is not None else []
+    return Latencies(record.started_at, record.ledger.response(measured), intervals)
 
 
 def scenario_of(options: Options) -> Scenario:
@@ -140,9 +205,41 @@ def scenario_of(options: Options) -> Scenario:
         raise UsageError(f"--seed {options.seed}: must be from 0 to 2^63 - 1")
     if scenario.workload.name != "flat":
         raise UsageError(f"workload {quoted(scenario.workload.name)}: must be flat")
-    return scenario.with_overrides(
-        spans_per_trace=options.spans_per_trace, batch=options.batch, seed=options.seed
-    )
+    if options.arrivals is not None and options.arrivals not in ARRIVALS:
+        raise UsageError(f"--arrivals {quoted(options.arrivals)}: must be {' or '.join(ARRIVALS)}")
+    _check_range("--burst", options.burst, MAX_BURST)
+    try:
+        scenario = scenario.with_overrides(
+            spans_per_trace=options.spans_per_trace,
+            batch=options.batch,
+            seed=options.seed,
+            arrivals=options.arrivals,
+            burst=options.burst,
+            warmup=_warmup(options.warmup),
+            thresholds=_thresholds("--threshold", options.thresholds),
+            abort_on=_thresholds("--abort-on", options.abort_on),
+        )
+    except ValueError as error:  # what no single option is guilty of
+        raise UsageError(str(error)) from None
+    thresholds.check_known("--threshold", scenario.thresholds)
+    thresholds.check_known("--abort-on", scenario.abort_on)
+    return scenario
+
+
+def _warmup(text: str | None) -> WarmUp | None:
+    if text is None:
+        return None
+    try:
+        return parse_warmup(text)
+    except ValueError as error:
+        raise UsageError(f"--warmup {quoted(text)}: {error}") from None
+
+
+def _thresholds(option: str, texts: Sequence[str]) -> list[Threshold]:
+    try:
+        return [threshold for text in texts for threshold in parse_thresholds(text)]
+    except ValueError as error:
+        raise UsageError(f"{option} {error}") from None
 
 
 @contextmanager

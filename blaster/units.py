@@ -45,6 +45,7 @@ _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})(%?)")
 _RATE_WANTED = (
     "must be a whole number of spans per second from 1 to 1G, such as 100, 10k or 1.5M, or max"
 )
+_LOAD_WANTED = "must be a rate such as 100spans/s, 50req/s or 10MB/s, at most 1TB/s"
 _DURATION_WANTED = "must be a time above 0 and up to 366d, such as 60s, 2m, 1h30m, 500ms or 60"
 _BYTES_WANTED = "must be a whole number of bytes above 0, such as 512, 64kB, 100MB or 4MiB"
 _SHARE_WANTED = "must be a share from 0 to 1, such as 0.1 or 10%"
@@ -73,6 +74,33 @@ def parse_rate(text: str) -> int | None:
     if rate is None:
         raise ValueError(_RATE_WANTED)
     return rate
+
+
+UNITS = ("spans", "requests", "bytes")
+"""What a rate can count."""
+
+_LOAD = re.compile(r"\s*(?P<number>.*?)\s*(?P<unit>spans?|req|requests?|)/s\s*", re.DOTALL)
+
+
+def parse_load(text: str) -> tuple[int | None, str]:
+    """A rate and what it counts, one of UNITS: ``100``, ``100spans/s``, ``50req/s``, ``10MB/s``;
+    (None, "spans") for ``max``. ValueError otherwise."""
+    match = _LOAD.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
+        return parse_rate(text), "spans"
+    if match["unit"]:
+        unit = "spans" if match["unit"].startswith("span") else "requests"
+        rate = parse_count(match["number"], least=1)
+        if rate is None:
+            raise ValueError(f"must be a whole number of {unit} per second from 1 to 1G")
+        return rate, unit
+    try:
+        size = parse_bytes(match["number"]) if match["number"].endswith("B") else 0
+    except ValueError:
+        size = 0
+    if not 0 < size <= 1000 * MAX_RATE:
+        raise ValueError(_LOAD_WANTED)
+    return size, "bytes"
 
 
 def parse_duration(text: str) -> int:
@@ -132,6 +160,13 @@ def format_rate(rate: float | None) -> str:
     if rate >= 99.95 or rate == int(rate):
         return f"{rate:,.0f} spans/s"
     return f"{rate:.1f} spans/s"
+
+
+def format_load(rate: int | None, unit: str) -> str:
+    """:func:`format_rate` for what ``unit`` counts: ``50 requests/s``, ``10.0 MB/s``."""
+    if rate is None or unit == "spans":
+        return format_rate(rate)
+    return f"{format_bytes(rate)}/s" if unit == "bytes" else f"{rate:,d} requests/s"
 
 
 def format_bytes(size: float) -> str:

@@ -38,8 +38,11 @@ static const char HTTP1_ANSWER[] = "HTTP/1.1 505 HTTP Version Not Supported\r\n"
 
 /* A call whose end is still to come. */
 struct stream {
-    struct stream *chain;         /* the next one in its bucket */
-    struct stream *older, *newer; /* by the time it was opened */
+    struct stream *chain;          /* the next one in its bucket */
+    struct stream *older, *newer;  /* by the time it was opened */
+    struct stream *sooner, *later; /* by the time of the answer, over all connections */
+    struct conn *conn;
+    int64_t answer_at; /* 0: the answer was not put off */
     struct message_buffer *buffer;
     int64_t opened;
     int64_t window;         /* bytes of DATA that the peer lets us send */
@@ -62,6 +65,7 @@ enum phase { IN_PREFACE, IN_HEAD, IN_PAYLOAD, IN_PAD_LENGTH, IN_DATA, IN_SKIP, E
 
 struct conn {
     struct conn_shared *shared;
+    void *owner;
     struct head_reader heads;
 
     enum phase phase;
@@ -328,6 +332,7 @@ static struct stream *stream_open(struct conn *conn, uint32_t id) {
         return NULL;
     memset(stream, 0, sizeof *stream);
     stream->id = id;
+    stream->conn = conn;
     stream->opened = shared->now;
     stream->window = conn->peer_initial_window;
     stream->older = conn->newest;
@@ -343,8 +348,34 @@ static struct stream *stream_open(struct conn *conn, uint32_t id) {
     return stream;
 }
 
+/* Puts a good answer off until its time. */
+static void stream_later(struct conn *conn, struct stream *stream, int64_t at) {
+    struct conn_shared *shared = conn->shared;
+    stream->answer_at = at;
+    stream->sooner = shared->last_later;
+    if (stream->sooner != NULL)
+        stream->sooner->later = stream;
+    else
+        shared->first_later = stream;
+    shared->last_later = stream;
+}
+
+static void stream_not_later(struct conn_shared *shared, struct stream *stream) {
+    if (stream->sooner != NULL)
+        stream->sooner->later = stream->later;
+    else
+        shared->first_later = stream->later;
+    if (stream->later != NULL)
+        stream->later->sooner = stream->sooner;
+    else
+        shared->last_later = stream->sooner;
+    stream->answer_at = 0;
+}
+
 static void stream_close(struct conn *conn, struct stream *stream) {
     struct conn_shared *shared = conn->shared;
+    if (stream->answer_at != 0)
+        stream_not_later(shared, stream);
     struct stream **link = bucket_of(conn, stream->id);
     while (*link != stream)
         link = &(*link)->chain;
@@ -401,7 +432,7 @@ static void stream_breach(struct conn *conn, struct stream *stream, uint32_t cod
  * 8.1. */
 static void stream_refuse(struct conn *conn, struct stream *stream, const char *http_status,
                           int status, const char *message) {
-    put_error(conn, stream->id, http_status, (struct grpc_answer){status, message});
+    put_error(conn, stream->id, http_status, (struct grpc_answer){status, message, 0});
     if (!stream->ended) {
         put_reset(conn, stream->id, NGHTTP2_NO_ERROR);
         conn->cut = true;
@@ -530,6 +561,8 @@ static void message_end(struct conn *conn, struct stream *stream, const uint8_t 
     conn->nuisance -= conn->nuisance < NUISANCE_PER_MESSAGE ? conn->nuisance : NUISANCE_PER_MESSAGE;
     if (answer.status != GRPC_OK)
         stream_refuse(conn, stream, NULL, answer.status, answer.message);
+    else if (answer.at > shared->now)
+        stream_later(conn, stream, answer.at);
     else
         stream_answer(conn, stream);
 }
@@ -1132,6 +1165,21 @@ void conn_sent(struct conn *conn, size_t length) {
         conn->output_start = conn->output_end = 0;
 }
 
+int64_t conn_due(const struct conn_shared *shared) {
+    return shared->first_later != NULL ? shared->first_later->answer_at : INT64_MAX;
+}
+
+void *conn_next_due(struct conn_shared *shared) {
+    struct stream *stream = shared->first_later;
+    if (stream == NULL || stream->answer_at > shared->now)
+        return NULL;
+    struct conn *conn = stream->conn;
+    stream_not_later(shared, stream);
+    if (conn->phase != ENDED)
+        stream_answer(conn, stream);
+    return conn->owner;
+}
+
 bool conn_ended(const struct conn *conn) { return conn->phase == ENDED; }
 
 void conn_goaway(struct conn *conn) {
@@ -1171,7 +1219,7 @@ void conn_tick(struct conn *conn) {
         conn_goaway(conn);
 }
 
-struct conn *conn_new(struct conn_shared *shared) {
+struct conn *conn_new(struct conn_shared *shared, void *owner) {
     struct conn *conn = calloc(1, sizeof *conn);
     if (conn == NULL)
         return NULL;
@@ -1180,6 +1228,7 @@ struct conn *conn_new(struct conn_shared *shared) {
         return NULL;
     }
     conn->shared = shared;
+    conn->owner = owner;
     conn->send_window = conn->peer_initial_window = WINDOW_DEFAULT;
     conn->receive_window = WINDOW_DEFAULT;
     conn->accepted = conn->frame_since = conn->active = shared->now;

@@ -25,10 +25,11 @@ enum grpc_status {
     GRPC_UNAVAILABLE = 14,
 };
 
-/* What a call is answered with; the message may be NULL. */
+/* What a call is answered with, and when; the message may be NULL. Errors are answered at once. */
 struct grpc_answer {
     int status;
     const char *message;
+    int64_t at; /* nanoseconds of the monotonic clock, never before those of an earlier answer */
 };
 
 /* Takes one complete message of one complete call and says what to answer. Whoever wants a sink
@@ -49,6 +50,7 @@ struct conn_shared {
     struct message_pool pool;
     struct gunzip gunzip;
     struct stream *free_streams;
+    struct stream *first_later, *last_later; /* calls whose answers' time is still to come */
     conn_deliver deliver;
     void *context;
     int64_t now;         /* nanoseconds of a monotonic clock, set by the owner */
@@ -63,7 +65,8 @@ void conn_shared_clear(struct conn_shared *shared); /* after all connections wer
 
 struct conn;
 
-struct conn *conn_new(struct conn_shared *shared); /* NULL when memory is short */
+/* The owner is whatever conn_next_due is to return. NULL when memory is short. */
+struct conn *conn_new(struct conn_shared *shared, void *owner);
 void conn_free(struct conn *conn);
 
 /* Where the next bytes from the peer belong, when they belong to a message that is being put
@@ -83,6 +86,13 @@ size_t conn_feed(struct conn *conn, const uint8_t *data, size_t length);
 /* What is to be sent to the peer, and how much of it was. */
 const uint8_t *conn_output(const struct conn *conn, size_t *length);
 void conn_sent(struct conn *conn, size_t length);
+
+/* When the next answer that was put off is due; INT64_MAX: there is none. */
+int64_t conn_due(const struct conn_shared *shared);
+
+/* Answers the call whose time has come, if there is one, and returns the owner of its connection,
+ * whose output is then to be sent; NULL when no answer is due. */
+void *conn_next_due(struct conn_shared *shared);
 
 /* True once the connection is to be closed as soon as its output has been sent. */
 bool conn_ended(const struct conn *conn);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,7 +52,10 @@ struct receiver {
     struct scanner *scanner;
     struct link *links;
     uint32_t max_connections;
-    int listener, epoll;
+    int listener, epoll, timer;
+    struct capacity capacity;
+    int64_t timer_at;     /* what the timer is set to; INT64_MAX: nothing */
+    int64_t frozen_until; /* read and written atomically */
     uint16_t port;
     bool deaf; /* the listener is out of epoll until the next tick */
     int64_t last_tick, last_hurry;
@@ -71,19 +75,23 @@ static int64_t clock_now(void) {
 
 static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
     struct receiver *receiver = context;
+    int64_t now = receiver->shared.now;
     receiver->uncounted = true;
     if (receiver->scanner == NULL) {
         receiver->unread.requests++;
         receiver->unread.bytes += length;
-        return (struct grpc_answer){GRPC_OK, NULL};
+        return (struct grpc_answer){GRPC_OK, NULL, 0};
     }
+    /* An empty message asks for nothing: a client's first look whether anybody is there. */
+    if (length > 0 && !capacity_admits(&receiver->capacity, now))
+        return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "over capacity", 0};
     int64_t spans = scanner_request(receiver->scanner, message, length);
     if (spans >= 0)
-        return (struct grpc_answer){GRPC_OK, NULL};
+        return (struct grpc_answer){GRPC_OK, NULL, capacity_take(&receiver->capacity, now, spans)};
     if (spans == SCAN_NO_MEMORY)
-        return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "memory is short"};
+        return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "memory is short", 0};
     return (struct grpc_answer){GRPC_INVALID_ARGUMENT,
-                                "the message is not an ExportTraceServiceRequest"};
+                                "the message is not an ExportTraceServiceRequest", 0};
 }
 
 /* Makes the counts readable. Done before answers leave, so that whoever was told "accepted" finds
@@ -136,7 +144,7 @@ static void link_open(struct receiver *receiver, int fd) {
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct link *link = calloc(1, sizeof *link);
-    struct conn *conn = conn_new(&receiver->shared);
+    struct conn *conn = link != NULL ? conn_new(&receiver->shared, link) : NULL;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = link};
     if (link == NULL || conn == NULL || epoll_ctl(receiver->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         free(link);
@@ -304,6 +312,32 @@ static void accept_links(struct receiver *receiver) {
     }
 }
 
+/* Sends the answers whose time has come, and sets the timer to that of the next. */
+static void answer_due(struct receiver *receiver) {
+    struct link *link;
+    while ((link = conn_next_due(&receiver->shared)) != NULL)
+        if (link->events == EPOLLIN)
+            link_proceed(receiver, link); /* may close it, and so take its calls off the list */
+    int64_t due = conn_due(&receiver->shared);
+    if (due == receiver->timer_at)
+        return;
+    int64_t at = due == INT64_MAX ? 0 : due; /* 0 disarms it */
+    struct itimerspec when = {.it_value = {at / 1000000000, at % 1000000000}};
+    timerfd_settime(receiver->timer, TFD_TIMER_ABSTIME, &when, NULL);
+    receiver->timer_at = due;
+}
+
+/* Waits for the end of a freeze, but not so long that a stop would go unnoticed. True: waited. */
+static bool frozen(struct receiver *receiver) {
+    int64_t left = __atomic_load_n(&receiver->frozen_until, __ATOMIC_ACQUIRE) - clock_now();
+    if (left <= 0)
+        return false;
+    int64_t most = WAIT_MS * INT64_C(1000000);
+    struct timespec nap = {.tv_nsec = left < most ? left : most};
+    nanosleep(&nap, NULL);
+    return true;
+}
+
 static void tick(struct receiver *receiver) {
     int64_t now = receiver->shared.now;
     receiver->last_tick = now;
@@ -340,6 +374,8 @@ static void hurry(struct receiver *receiver) {
 int receiver_run(struct receiver *receiver, const int64_t *stop) {
     struct epoll_event events[EVENTS];
     while (__atomic_load_n(stop, __ATOMIC_ACQUIRE) == 0) {
+        if (frozen(receiver))
+            continue;
         int count = epoll_wait(receiver->epoll, events, EVENTS, WAIT_MS);
         if (count < 0)
             return -errno;
@@ -348,9 +384,12 @@ int receiver_run(struct receiver *receiver, const int64_t *stop) {
         for (int i = 0; i < count; i++) {
             if (events[i].data.ptr == NULL)
                 accept_links(receiver);
+            else if (events[i].data.ptr == &receiver->timer)
+                receiver->timer_at = INT64_MAX; /* it has gone off, and is set anew below */
             else
                 link_serve(receiver, events[i].data.ptr, events[i].events);
         }
+        answer_due(receiver);
         if (receiver->uncounted)
             publish(receiver);
         if (receiver->shared.now - receiver->last_hurry >= PATIENCE)
@@ -424,10 +463,20 @@ int receiver_open(struct receiver **out, const struct receiver_options *options,
     pthread_mutex_init(&receiver->mutex, NULL);
     conn_shared_init(&receiver->shared, &limits, options->max_buffered, deliver, receiver);
     receiver->max_connections = options->max_connections;
-    receiver->listener = -1;
+    receiver->capacity = options->capacity;
+    receiver->timer_at = INT64_MAX;
+    receiver->listener = receiver->timer = -1;
     receiver->shared.now = receiver->last_tick = clock_now();
     receiver->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (receiver->epoll < 0) {
+        error = -errno;
+        goto failed;
+    }
+    receiver->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    /* Edge-triggered: it need not be read. */
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = &receiver->timer};
+    if (receiver->timer < 0 ||
+        epoll_ctl(receiver->epoll, EPOLL_CTL_ADD, receiver->timer, &event) < 0) {
         error = -errno;
         goto failed;
     }
@@ -449,6 +498,10 @@ failed:
 
 uint16_t receiver_port(const struct receiver *receiver) { return receiver->port; }
 
+void receiver_freeze(struct receiver *receiver, int64_t duration) {
+    __atomic_store_n(&receiver->frozen_until, clock_now() + duration, __ATOMIC_RELEASE);
+}
+
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts) {
     pthread_mutex_lock(&receiver->mutex);
     *counts = receiver->published;
@@ -467,6 +520,8 @@ void receiver_close(struct receiver *receiver) {
         scanner_free(receiver->scanner);
     if (receiver->listener >= 0)
         close(receiver->listener);
+    if (receiver->timer >= 0)
+        close(receiver->timer);
     if (receiver->epoll >= 0)
         close(receiver->epoll);
     free(receiver->buffer);

@@ -4,6 +4,7 @@
 #ifndef BLASTER_WIRE_RECEIVER_H
 #define BLASTER_WIRE_RECEIVER_H
 
+#include "receiver_capacity.h"
 #include "scan.h"
 
 #include <stdbool.h>
@@ -22,6 +23,7 @@ struct receiver_options {
     int64_t handshake_timeout; /* the rest in nanoseconds: see receiver_conn.h */
     int64_t request_timeout;
     int64_t idle_timeout;
+    struct capacity capacity; /* its busy_until and remainder are 0; needs scan */
 };
 
 struct receiver_counts {
@@ -45,6 +47,10 @@ uint16_t receiver_port(const struct receiver *receiver);
 /* Serves until *stop is not 0 (looked at every 20 ms at least): 0; or -EINTR after a signal, or
  * another negative errno. May be run again. */
 int receiver_run(struct receiver *receiver, const int64_t *stop);
+
+/* Stands still for so many nanoseconds from now on, as if the process were stopped. Any thread may
+ * ask for it. */
+void receiver_freeze(struct receiver *receiver, int64_t duration);
 
 /* What was counted so far, consistent in itself. Everything that was answered is in it. */
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);

@@ -44,23 +44,33 @@ static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwar
                             "handshake_timeout_s",
                             "request_timeout_s",
                             "idle_timeout_s",
+                            "capacity",
+                            "queue",
+                            "patience_s",
+                            "service_time_s",
                             NULL};
     const char *host = "127.0.0.1";
     Py_ssize_t port = 0, capacity = 1 << 22, message = 1 << 22, connections = 1024, streams = 1024;
-    Py_ssize_t buffered = 1 << 30;
-    int scan = 1, gai = 0;
-    double handshake = 10, request = 60, idle = 300;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|sn$nnnnnpddd:Receiver", names, &host, &port,
-                                     &capacity, &message, &connections, &streams, &buffered, &scan,
-                                     &handshake, &request, &idle))
+    Py_ssize_t buffered = 1 << 30, rate = 0;
+    int scan = 1, gai = 0, queue = 0;
+    double handshake = 10, request = 60, idle = 300, patience = 0.02, service = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|sn$nnnnnpdddnpdd:Receiver", names, &host,
+                                     &port, &capacity, &message, &connections, &streams, &buffered,
+                                     &scan, &handshake, &request, &idle, &rate, &queue, &patience,
+                                     &service))
         return NULL;
     if (!in_range("port", port, 0, 65535) ||
         !in_range("scanner_capacity", capacity, 1, PY_SSIZE_T_MAX) ||
         !in_range("max_message", message, 1, INT32_MAX - 65541) ||
         !in_range("max_connections", connections, 1, 1 << 20) ||
         !in_range("max_streams", streams, 1, 1 << 20) ||
-        !in_range("max_buffered", buffered, 1, PY_SSIZE_T_MAX))
+        !in_range("max_buffered", buffered, 1, PY_SSIZE_T_MAX) ||
+        !in_range("capacity", rate, 0, CAPACITY_MOST))
         return NULL;
+    if (rate > 0 && !scan)
+        return PyErr_Format(PyExc_ValueError, "capacity %zd: needs scan", rate);
+    if (!(service >= 0 && service <= 1e9))
+        return PyErr_Format(PyExc_ValueError, "service_time_s: 0 to 10**9 seconds");
     struct receiver_options options = {
         .host = host,
         .port = (uint16_t)port,
@@ -70,7 +80,10 @@ static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwar
         .max_connections = (uint32_t)connections,
         .max_streams = (uint32_t)streams,
         .max_buffered = (size_t)buffered,
+        .capacity = {.rate = rate, .queue = queue != 0, .service_time = (int64_t)(service * 1e9)},
     };
+    if ((options.capacity.patience = nanoseconds("patience_s", patience)) == 0)
+        return NULL;
     if ((options.handshake_timeout = nanoseconds("handshake_timeout_s", handshake)) == 0 ||
         (options.request_timeout = nanoseconds("request_timeout_s", request)) == 0 ||
         (options.idle_timeout = nanoseconds("idle_timeout_s", idle)) == 0)
@@ -172,6 +185,17 @@ static PyObject *receiver_type_traffic(Receiver *self, PyObject *Py_UNUSED(ignor
         (unsigned long long)counts.refused, "buffered", (unsigned long long)counts.buffered);
 }
 
+static PyObject *receiver_type_freeze(Receiver *self, PyObject *argument) {
+    double seconds = PyFloat_AsDouble(argument);
+    if (seconds == -1 && PyErr_Occurred())
+        return NULL;
+    if (!(seconds >= 0 && seconds <= 3600))
+        return PyErr_Format(PyExc_ValueError, "seconds: 0 to 3600");
+    if (self->kernel != NULL)
+        receiver_freeze(self->kernel, (int64_t)(seconds * 1e9));
+    Py_RETURN_NONE;
+}
+
 static PyObject *receiver_type_close(Receiver *self, PyObject *Py_UNUSED(ignored)) {
     if (!idle(self))
         return NULL;
@@ -195,6 +219,9 @@ static PyMethodDef receiver_methods[] = {
      "traffic()\n--\n\nConnections open, accepted, turned_away and ended for their breaches; "
      "calls\n"
      "refused with an error; bytes buffered for messages."},
+    {"freeze", (PyCFunction)receiver_type_freeze, METH_O,
+     "freeze(seconds)\n--\n\nStands still so long, as if the process were stopped. Any thread may "
+     "ask."},
     {"close", (PyCFunction)receiver_type_close, METH_NOARGS,
      "close()\n--\n\nCloses the port and all connections; the counts stay readable."},
     {NULL, NULL, 0, NULL},
@@ -209,7 +236,8 @@ static PyType_Slot receiver_slots[] = {
     {Py_tp_doc,
      "Receiver(host='127.0.0.1', port=0, *, scanner_capacity=4194304, max_message=4194304, "
      "max_connections=1024, max_streams=1024, max_buffered=1073741824, scan=True, "
-     "handshake_timeout_s=10.0, request_timeout_s=60.0, idle_timeout_s=300.0)\n--\n\n"
+     "handshake_timeout_s=10.0, request_timeout_s=60.0, idle_timeout_s=300.0, capacity=0, "
+     "queue=False, patience_s=0.02, service_time_s=0.0)\n--\n\n"
      "Receives OTLP traces over cleartext gRPC and scans every span. Listens from the start on,\n"
      "serves while run() runs. With scan=False messages are counted and thrown away unread."},
     {Py_tp_new, (void *)receiver_new},

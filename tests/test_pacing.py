@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blaster.pacing.pacer import NS, Pacer, Ramp, Stages, Steady
+from blaster.pacing.arrivals import BLOCK, Bursts, Poisson
+from blaster.pacing.pacer import NS, Pacer, Ramp, Sine, Stages, Steady
 
 DURATIONS = st.integers(1, 3600 * NS)
 RATES = st.integers(1, 2_000_000)
@@ -14,8 +15,17 @@ ramps = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), DURATIONS).filte
     lambda r: r[0] + r[1] > 0 and r[0] != r[1]
 )
 ramp = st.builds(lambda r: Ramp(*r), ramps)
-one = st.one_of(steady, ramp)
-pacers = st.one_of(one, st.builds(Stages, st.lists(one, min_size=1, max_size=5)))
+sines = st.tuples(
+    st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 600 * NS), DURATIONS
+).filter(lambda s: s[0] + s[1] > 0)
+one = st.one_of(steady, ramp, st.builds(lambda s: Sine(*s), sines))
+inner = st.one_of(one, st.builds(Stages, st.lists(one, min_size=1, max_size=5)))
+GROUPS = st.integers(1, 5000)
+pacers = st.one_of(
+    inner,
+    st.builds(Bursts, inner, GROUPS),
+    st.builds(Poisson, inner, GROUPS, st.integers(0, 2**63 - 1)),
+)
 
 
 def sample(pacer: Pacer, data: st.DataObject) -> np.ndarray:
@@ -72,3 +82,63 @@ def test_stages_follow_one_another(n, time):
     pacer = Stages([Steady(100, NS), Steady(200, NS)])
     assert pacer.total == 300
     assert pacer.times(np.array([n])).tolist() == [time]
+
+
+@given(sines, st.floats(0, 1))
+def test_sine_follows_its_integral(sine, share):
+    """What a sine has due is the integral of its rate, to within a span or two in a million."""
+    low, high, period, duration = sine
+    pacer = Sine(*sine)
+    t = int(share * duration) / NS
+    turn = 2 * np.pi * t * NS / period
+    swing = (low - high) / 2 * (period / NS) * np.sin(turn) / (2 * np.pi)
+    integral = (low + high) / 2 * t + swing
+    error = 2 + (low + high) * 1e-6 * min(t, period / NS) + integral * 1e-9
+    assert abs(pacer.due(int(share * duration)) - integral) <= error
+
+
+def test_sine_swings_between_its_ends():
+    """A sine begins at its first rate and reaches the other after half a period."""
+    pacer = Sine(100, 1100, 10 * NS, 60 * NS)
+    assert pacer.total == 600 * 60
+    second = [pacer.due((s + 1) * NS // 10) - pacer.due(s * NS // 10) for s in range(600)]
+    assert min(second[:5]) >= 9 and max(second[:5]) <= 12
+    assert min(second[48:52]) >= 108 and max(second[48:52]) <= 111
+    assert sum(second[:100]) == pytest.approx(6000, abs=1)
+
+
+@given(inner, GROUPS, st.integers(0, 2**63 - 1), st.data())
+def test_poisson_is_a_function_of_number_and_seed(pacer, group, seed, data):
+    """The times do not depend on what was asked before, nor in which order."""
+    n = sample(pacer, data)
+    one = Poisson(pacer, group, seed)
+    another = Poisson(pacer, group, seed)
+    one.due(pacer.duration_ns // 2)
+    singly = [int(another.times(n[i : i + 1])[0]) for i in range(len(n))][::-1]
+    assert one.times(n[::-1]).tolist() == singly
+
+
+def test_poisson_has_exponential_gaps():
+    """The gaps of a steady rate have an exponential's mean, deviation and quantiles, and no memory.
+
+    A block's count is fixed, so a hundred arrivals' count varies as a Poisson's less 100 / BLOCK.
+    """
+    rate = 1000
+    pacer = Poisson(Steady(rate, 200 * NS), 1, 7)
+    times = pacer.times(np.arange(pacer.total)) / NS
+    gaps = np.diff(times) * rate
+    assert gaps.mean() == pytest.approx(1, abs=0.01)
+    assert gaps.std() == pytest.approx(1, abs=0.01)
+    for share in (0.1, 0.5, 0.9, 0.99, 0.999):
+        assert np.mean(gaps < -np.log(1 - share)) == pytest.approx(share, abs=0.004)
+    assert abs(np.corrcoef(gaps[1:], gaps[:-1])[0, 1]) < 0.01
+    counts = np.histogram(times, np.arange(0, 200, 0.1))[0]
+    assert counts.var() / counts.mean() == pytest.approx(1 - 100 / BLOCK, abs=0.1)
+    assert Poisson(Steady(rate, NS), 1, 8).times(np.arange(5)).tolist() != times[:5].tolist()
+
+
+def test_bursts_come_together():
+    """Spans of a burst are due at once, when the first of them would have been."""
+    pacer = Bursts(Steady(100, NS), 30)
+    assert pacer.times(np.array([0, 29, 30, 99])).tolist() == [0, 0, NS * 3 // 10, NS * 9 // 10]
+    assert [pacer.due(t) for t in (-1, 0, NS // 10, NS * 3 // 10, NS)] == [0, 30, 30, 60, 100]

@@ -222,7 +222,7 @@ def test_help_of_every_command() -> None:
     """Every command explains itself and gives an example."""
     top = cli.blaster("--help")
     assert top.returncode == 0
-    for command in ("run", "sink", "scenarios"):
+    for command in ("run", "capacity", "sink", "scenarios"):
         assert command in top.stdout
         shown = cli.blaster(command, "--help")
         assert shown.returncode == 0 and "Example" in shown.stdout

@@ -70,7 +70,7 @@ def stage(seconds: float, start: int | None, end: int | None = -1) -> Stage:
             "soak",
             [stage(86_400, 1000)],
             Fraction(1, 10),
-            Criteria(detection_rate_min=0.9, no_errors=True),
+            Criteria(detection_rate_min=0.9, no_errors=True, no_leak=True),
         ),
     ],
 )
@@ -156,7 +156,8 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
         (
             OK + "xyz = 1",
             "f: xyz: unknown key; known: "
-            "name, description, seed, batch, stages, workload, criteria",
+            "name, description, seed, batch, stages, arrivals, burst, warmup, thresholds, "
+            "abort_on, workload, criteria",
         ),
         (
             OK + "[workload]\nviolation_rat = 0.1",
@@ -165,7 +166,8 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
         ),
         (
             'stages = [{ rte = 1, duration = "1s" }]',
-            "f: stages[0].rte: unknown key; known: rate, from, to, duration; did you mean rate?",
+            "f: stages[0].rte: unknown key; known: rate, from, to, period, width, duration; "
+            "did you mean rate?",
         ),
         (OK + '"a\\nb" = 1\n[criteria]', None),
         (

@@ -106,8 +106,8 @@ def test_the_message_limit_is_an_option() -> None:
         assert status_of(sink, request(1, 1, "x" * 1000)) == "RESOURCE_EXHAUSTED"
 
 
-def test_the_capacity_is_an_option() -> None:
-    with EmbeddedSink("--capacity", "1024") as sink:
+def test_how_many_ids_are_remembered_is_an_option() -> None:
+    with EmbeddedSink("--remember", "1024") as sink:
         export(sink, request(1, 5000))
         assert sink.counts().sampling == 8
         assert sink.counts().duplicates == 0
@@ -295,7 +295,10 @@ def test_a_port_in_use_is_said_in_one_line(option: str) -> None:
     [
         (SinkOptions(grpc_port=70000), "--grpc-port 70000: must be 0 to 65535"),
         (SinkOptions(api_port=-1), "--api-port -1: must be 0 to 65535"),
-        (SinkOptions(capacity=0), "--capacity 0: must be 1 to"),
+        (SinkOptions(remember=0), "--remember 0: must be 1 to"),
+        (SinkOptions(capacity=-1), "--capacity -1: must be 0 to"),
+        (SinkOptions(overload="panic"), "--overload 'panic': must be refuse, queue"),
+        (SinkOptions(service_time="soon"), "--service-time 'soon': "),
         (SinkOptions(max_message_bytes=0), "--max-message-bytes 0: must be 1 to"),
     ],
 )
@@ -305,8 +308,8 @@ def test_bad_options_are_named(options: SinkOptions, name: str) -> None:
 
 
 def test_an_embedded_sink_that_cannot_start_says_why() -> None:
-    with pytest.raises(BlasterError, match=r"did not start: .*--capacity 0: must be 1 to"):
-        EmbeddedSink("--capacity", "0")
+    with pytest.raises(BlasterError, match=r"did not start: .*--remember 0: must be 1 to"):
+        EmbeddedSink("--remember", "0")
 
 
 def test_the_parent_does_not_import_grpcio() -> None:

@@ -3,17 +3,20 @@
 Each slab has a single writer, its worker; the parent only reads and adds. A worker raises what it
 sent before the first byte can leave and what came of it after the answer, so that the slab of a
 worker that was killed at any moment still tells the truth: what was sent and is not accounted for
-is unknown.
+is unknown. Counts and histograms of outcomes are also kept for each segment of the run, by the time
+the request was due (in a closed loop: was sent).
 """
 
 from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
+from blaster.engine.segments import Segments
 from blaster.measure.histogram import SIZE, Histogram
 from blaster.transport.base import FIRST_NOT_PROCESSED, FIRST_UNANSWERED, STATUS_COUNT, Status
 
@@ -43,25 +46,38 @@ STARTING, READY, RUNNING, DONE, FAILED = range(5)
 ) = range(16)
 
 _STATUSES = slice(_FIELDS, _FIELDS + STATUS_COUNT)
-_RESPONSE = slice(_STATUSES.stop, _STATUSES.stop + SIZE)
-_SERVICE = slice(_RESPONSE.stop, _RESPONSE.stop + SIZE)
-_LATENESS = slice(_SERVICE.stop, _SERVICE.stop + SIZE)
-_WORDS = _LATENESS.stop
+
+SEG_REQUESTS, SEG_SENT, SEG_ACCEPTED, SEG_REJECTED, SEG_FAILED, SEG_UNKNOWN, _SEG_FIELDS = range(7)
+"""The counts of a segment: requests that have ended, and their spans."""
+
+_SEGMENT_WORDS = _SEG_FIELDS + 3 * SIZE
 _TEXT_BYTES = 4096
 
 START_NS, STOP_NS, _CONTROL_WORDS = 0, 1, 2
 """Words of the control block: when the run starts and when it was stopped; 0: not yet."""
 
 
+class Segment:
+    """One segment's part of a slab: counts and histograms, views of shared memory."""
+
+    def __init__(self, words: Int64) -> None:
+        self.words = words
+        self.counts = words[:_SEG_FIELDS]
+        histograms = words[_SEG_FIELDS:].reshape(3, SIZE)
+        self.response, self.service, self.lateness = map(Histogram, histograms)
+
+
 class Slab:
     """One worker's counts: a view of shared memory."""
 
-    def __init__(self, words: Int64, text: memoryview) -> None:
-        self.words = words
+    def __init__(self, words: Int64, text: memoryview, starts: Int64) -> None:
+        self.words = words[: _STATUSES.stop]
         self._text = text
-        self.response = Histogram(words[_RESPONSE])
-        self.service = Histogram(words[_SERVICE])
-        self.lateness = Histogram(words[_LATENESS])
+        self._starts = starts
+        self.segments = [
+            Segment(words[first : first + _SEGMENT_WORDS])
+            for first in range(_STATUSES.stop, len(words), _SEGMENT_WORDS)
+        ]
 
     @property
     def sent(self) -> Int64:
@@ -78,25 +94,36 @@ class Slab:
         """What the worker spent since it was told to start, by its own clock at its last record."""
         return int(self.words[CPU_NS] - self.words[CPU_BEGIN_NS]) / 1e9
 
-    def record(self, outcomes: Outcomes, *, closed_loop: bool) -> None:
-        """Adds Outcomes (dtype OUTCOME). In a closed loop there is no schedule: latency counts
-        from the send and nothing is late."""
+    def record(self, outcomes: Outcomes, start_ns: int, *, closed_loop: bool) -> None:
+        """Adds Outcomes (dtype OUTCOME) of a run that started at ``start_ns``. In a closed loop
+        there is no schedule: latency counts from the send and nothing is late."""
         if len(outcomes) == 0:
             return
+        np.add.at(self.statuses, outcomes["status"], 1)
+        begun = outcomes["sent" if closed_loop else "scheduled"] - start_ns
+        place = np.maximum(np.searchsorted(self._starts, begun, side="right") - 1, 0)
+        first, last = int(place.min()), int(place.max())
+        for number in range(first, last + 1):
+            here = outcomes if first == last else outcomes[place == number]
+            if len(here):
+                self._record(self.segments[number], here, closed_loop)
+
+    def _record(self, segment: Segment, outcomes: Outcomes, closed_loop: bool) -> None:
         status, spans, rejected = outcomes["status"], outcomes["spans"], outcomes["rejected"]
-        np.add.at(self.statuses, status, 1)
         ok = status == Status.OK
         unanswered = (status >= FIRST_UNANSWERED) & (status < FIRST_NOT_PROCESSED)
         all_spans = int(spans.sum())
         unknown = int(spans[unanswered].sum())
         turned_away = int(rejected[ok].sum())
         accepted = int(spans[ok].sum()) - turned_away
+        failed = all_spans - accepted - turned_away - unknown
         self.words[ACCEPTED] += accepted
         self.words[REJECTED] += turned_away
         self.words[UNKNOWN] += unknown
-        self.words[FAILED_SPANS] += all_spans - accepted - turned_away - unknown
+        self.words[FAILED_SPANS] += failed
         self.words[DONE_REQUESTS] += len(outcomes)
         self.words[OK_REQUESTS] += int(ok.sum())
+        segment.counts += (len(outcomes), all_spans, accepted, turned_away, failed, unknown)
         left = outcomes[status < FIRST_NOT_PROCESSED]
         # A request given up at its deadline took at least that long; leaving it out would make
         # a stalled target look quick.
@@ -106,10 +133,24 @@ class Slab:
             self.words[LAST_SENT_NS] = max(int(self.words[LAST_SENT_NS]), int(left["sent"].max()))
         if len(timed_outcomes):
             begun = timed_outcomes["sent" if closed_loop else "scheduled"]
-            self.service.record(timed_outcomes["done"] - timed_outcomes["sent"])
-            self.response.record(timed_outcomes["done"] - begun)
+            segment.service.record(timed_outcomes["done"] - timed_outcomes["sent"])
+            segment.response.record(timed_outcomes["done"] - begun)
         if not closed_loop and len(left):
-            self.lateness.record(np.maximum(left["sent"] - left["scheduled"], 0))
+            segment.lateness.record(np.maximum(left["sent"] - left["scheduled"], 0))
+
+    def settle(self) -> None:
+        """Makes what was sent and is not accounted for unknown, here and in its last segment."""
+        words = self.words
+        known = int(words[ACCEPTED] + words[REJECTED] + words[FAILED_SPANS] + words[UNKNOWN])
+        missing = int(words[SENT_SPANS]) - known
+        words[UNKNOWN] += missing
+        used = [segment for segment in self.segments if segment.counts[SEG_REQUESTS]]
+        last = (used or self.segments)[-1]
+        # A worker killed within record() leaves the segments fewer spans than the totals.
+        missing = int(words[SENT_SPANS]) - sum(int(s.counts[SEG_SENT]) for s in self.segments)
+        last.counts[SEG_UNKNOWN] += missing
+        last.counts[SEG_SENT] += missing
+        words[DONE_REQUESTS] = words[SENT_REQUESTS]
 
     def say(self, messages: dict[str, str]) -> None:
         """Leaves short texts for the parent: the first message by status, or what failed."""
@@ -132,17 +173,42 @@ class Slab:
 class Ledger:
     """The slabs of all workers and the control block, in anonymous memory that forks share."""
 
-    def __init__(self, workers: int) -> None:
-        words = _CONTROL_WORDS + workers * _WORDS
-        self._memory = mmap.mmap(-1, words * 8 + workers * _TEXT_BYTES)
-        all_words = np.frombuffer(self._memory, np.int64, words)
-        texts = memoryview(self._memory)[words * 8 :]
-        self.control = all_words[:_CONTROL_WORDS]
+    def __init__(self, workers: int, segments: Segments) -> None:
+        self._segments = segments
+        self._slab_words = _STATUSES.stop + len(segments) * _SEGMENT_WORDS
+        words = _CONTROL_WORDS + workers * self._slab_words
+        self._lay(
+            workers,
+            np.frombuffer(mmap.mmap(-1, words * 8), np.int64),
+            memoryview(mmap.mmap(-1, workers * _TEXT_BYTES)),
+        )
+
+    def _lay(self, workers: int, words: Int64, texts: memoryview) -> None:
+        self.control = words[:_CONTROL_WORDS]
         self.slabs = []
         for worker in range(workers):
-            first = _CONTROL_WORDS + worker * _WORDS
+            first = _CONTROL_WORDS + worker * self._slab_words
             text = texts[worker * _TEXT_BYTES : (worker + 1) * _TEXT_BYTES]
-            self.slabs.append(Slab(all_words[first : first + _WORDS], text))
+            part = words[first : first + self._slab_words]
+            self.slabs.append(Slab(part, text, self._segments.starts))
+
+    def snapshot(self) -> Ledger:
+        """A ledger of its own memory with the counts of this moment."""
+        copy = Ledger.__new__(Ledger)
+        copy._segments, copy._slab_words = self._segments, self._slab_words
+        words = _CONTROL_WORDS + len(self.slabs) * self._slab_words
+        texts = memoryview(bytearray(len(self.slabs) * _TEXT_BYTES))
+        copy._lay(len(self.slabs), np.zeros(words, np.int64), texts)
+        copy.control[:] = self.control
+        for ours, its in zip(self.slabs, copy.slabs, strict=True):
+            for segment, its_segment in zip(ours.segments, its.segments, strict=True):
+                if segment.counts[SEG_REQUESTS]:
+                    its_segment.words[:] = segment.words
+            its.words[:] = ours.words
+            # Again, and last: what was sent is never less than what is known of it.
+            its.sent[:] = ours.sent
+            its.say(ours.said())
+        return copy
 
     @property
     def stop(self) -> Int64:
@@ -162,17 +228,30 @@ class Ledger:
         """Requests sent and not yet answered."""
         return self.total(SENT_REQUESTS) - self.total(DONE_REQUESTS)
 
-    def response(self) -> Histogram:
-        """Latency from the scheduled time, over all workers."""
-        return _merged([slab.response for slab in self.slabs])
+    def counts(self, segments: Iterable[int] | None = None) -> Int64:
+        """The counts (SEG_REQUESTS …) over the workers and these segments; None: all."""
+        total = np.zeros(_SEG_FIELDS, np.int64)
+        for segment in self._used(segments):
+            total += segment.counts
+        return total
 
-    def service(self) -> Histogram:
-        """Latency from the send, over all workers."""
-        return _merged([slab.service for slab in self.slabs])
+    def response(self, segments: Iterable[int] | None = None) -> Histogram:
+        """Latency from the scheduled time, over all workers and these segments; None: all."""
+        return _merged([segment.response for segment in self._used(segments)])
 
-    def lateness(self) -> Histogram:
-        """How far behind the schedule sends were, over all workers."""
-        return _merged([slab.lateness for slab in self.slabs])
+    def service(self, segments: Iterable[int] | None = None) -> Histogram:
+        """Latency from the send, likewise."""
+        return _merged([segment.service for segment in self._used(segments)])
+
+    def lateness(self, segments: Iterable[int] | None = None) -> Histogram:
+        """How far behind the schedule sends were, likewise."""
+        return _merged([segment.lateness for segment in self._used(segments)])
+
+    def _used(self, segments: Iterable[int] | None) -> list[Segment]:
+        """Those with something in them: to read the others would only make them take memory."""
+        wanted = range(len(self._segments)) if segments is None else segments
+        every = [slab.segments[number] for slab in self.slabs for number in wanted]
+        return [segment for segment in every if segment.counts[SEG_SENT]]
 
 
 def _merged(histograms: list[Histogram]) -> Histogram:

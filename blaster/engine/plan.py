@@ -9,18 +9,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from blaster.pacing.pacer import Pacer, Ramp, Stages, Steady
+from blaster.engine.segments import Segments
+from blaster.pacing.arrivals import Bursts, Poisson
+from blaster.pacing.pacer import Pacer, Ramp, Sine, Stages, Steady
 from blaster.payload import flat
 from blaster.payload.columns import ColumnSource
 from blaster.payload.template import Template
-from blaster.scenario.scenario import Scenario
+from blaster.scenario.scenario import Scenario, Stage
+from blaster.sink.rules import RULES
 
 Int64 = npt.NDArray[np.int64]
 
 MAX_AUTO_BATCH = 1000
+
+_COUNTED_AT_ONCE = 65_536
+
+REQUEST_SPANS = 100
+"""Spans in a request where the rate is in requests and the user does not say."""
 
 
 def auto_batch(scenario: Scenario) -> int:
@@ -31,24 +40,79 @@ def auto_batch(scenario: Scenario) -> int:
     return max(1, min(MAX_AUTO_BATCH, max(scenario.low_rate // 20, scenario.peak_rate // 200)))
 
 
-def pacer_of(scenario: Scenario) -> Pacer | None:
-    """The pacer of the scenario's stages; None for a closed loop."""
+def in_spans(scenario: Scenario) -> Scenario:
+    """The scenario with all rates in spans per second, its batch settled where they need it.
+
+    Requests are 100 spans each unless the user says; bytes are turned into spans by the mean size
+    of a request, to a whole span per second.
+    """
+    units = {stage.unit for stage in scenario.stages}
+    batch = scenario.batch
+    if units <= {"spans"}:
+        return scenario
+    if "requests" in units and batch is None:
+        batch = REQUEST_SPANS
+    spans_per_trace = scenario.workload.spans_per_trace
+    template = flat.template(spans_per_trace)
+    violating = float(scenario.workload.violation_rate)
+
+    def converted(stage: Stage, per_request: int) -> Stage:
+        factor = {
+            "spans": 1.0,
+            "requests": per_request * spans_per_trace,
+            "bytes": per_request * spans_per_trace / template.mean_bytes(per_request, violating),
+        }[stage.unit]
+        return msgspec.structs.replace(
+            stage,
+            unit="spans",
+            start_rate=_scaled(stage.start_rate, factor),
+            end_rate=_scaled(stage.end_rate, factor),
+        )
+
+    def with_batch(batch: int) -> Scenario:
+        per_request = max(1, batch // spans_per_trace)
+        stages = tuple(converted(stage, per_request) for stage in scenario.stages)
+        return msgspec.structs.replace(scenario, stages=stages, batch=batch)
+
+    if batch is None:  # bytes: the batch goes by the rate in spans, and hardly the other way round
+        batch = auto_batch(msgspec.structs.replace(with_batch(MAX_AUTO_BATCH), batch=None))
+    return with_batch(batch)
+
+
+def _scaled(rate: int | None, factor: float) -> int | None:
+    """The rate in spans per second; never 0 for what was not."""
+    return max(1, round(rate * factor)) if rate else rate
+
+
+def pacer_of(scenario: Scenario, group: int, seed: int) -> Pacer | None:
+    """The pacer of the scenario's stages, ``group`` spans a request; None for a closed loop."""
     parts: list[Pacer] = []
     for stage in scenario.stages:
         if stage.start_rate is None or stage.end_rate is None:
             return None
-        if stage.start_rate == stage.end_rate:
-            parts.append(Steady(stage.start_rate, stage.duration_ns))
-        else:
-            parts.append(Ramp(stage.start_rate, stage.end_rate, stage.duration_ns))
-    return parts[0] if len(parts) == 1 else Stages(parts)
+        parts.append(_pacer(stage, stage.start_rate, stage.end_rate))
+    pacer = parts[0] if len(parts) == 1 else Stages(parts)
+    if scenario.arrivals == "poisson":
+        return Poisson(pacer, group * scenario.burst, seed)
+    if scenario.burst > 1:
+        return Bursts(pacer, group * scenario.burst)
+    return pacer
+
+
+def _pacer(stage: Stage, start_rate: int, end_rate: int) -> Pacer:
+    if stage.period_ns is not None:
+        return Sine(start_rate, end_rate, stage.period_ns, stage.duration_ns)
+    if start_rate == end_rate:
+        return Steady(start_rate, stage.duration_ns)
+    return Ramp(start_rate, end_rate, stage.duration_ns)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that the workers need to know and that does not change during the run.
 
-    ``pacer`` is None for a closed loop. ``per_request`` counts traces.
+    ``pacer`` is None for a closed loop. ``per_request`` counts traces. The scenario's rates are in
+    spans per second, whatever unit the user chose.
     """
 
     scenario: Scenario
@@ -57,19 +121,23 @@ class Plan:
     per_request: int
     template: Template
     pacer: Pacer | None
+    segments: Segments
 
     @classmethod
     def of(cls, scenario: Scenario, *, seed: int, workers: int) -> Plan:
         """The plan of ``scenario``; its spans are rounded down to whole traces."""
+        scenario = in_spans(scenario)
         spans = scenario.workload.spans_per_trace
         batch = scenario.batch or auto_batch(scenario)
+        per_request = max(1, batch // spans)
         return cls(
             scenario=scenario,
             seed=seed,
             workers=workers,
-            per_request=max(1, batch // spans),
+            per_request=per_request,
             template=flat.template(spans),
-            pacer=pacer_of(scenario),
+            pacer=pacer_of(scenario, per_request * spans, seed),
+            segments=Segments.of(scenario),
         )
 
     @property
@@ -150,6 +218,13 @@ class Shard:
 
     def violations_of(self, requests: int) -> Int64:
         """The violations of each kind (int64) in its first so many requests."""
-        k = np.arange(requests, dtype=np.int64)
+        return self.violations_between(0, requests)
+
+    def violations_between(self, begin: int, end: int) -> Int64:
+        """The violations of each kind (int64) in its requests from ``begin`` up to ``end``."""
         quota = self._plan.column_source().quota
-        return quota.count(self.quota_traces(k), self.traces_in(k))
+        total = np.zeros(len(RULES), np.int64)
+        for first in range(begin, end, _COUNTED_AT_ONCE):  # a day's requests are too many at once
+            k = np.arange(first, min(first + _COUNTED_AT_ONCE, end), dtype=np.int64)
+            total += quota.count(self.quota_traces(k), self.traces_in(k))
+        return total

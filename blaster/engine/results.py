@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,13 +18,23 @@ from blaster.engine.ledger import (
     REJECTED,
     RETRIED,
     SCHEDULED_SPANS,
+    SEG_ACCEPTED,
+    SEG_FAILED,
+    SEG_REJECTED,
+    SEG_SENT,
+    SEG_UNKNOWN,
     SENT_BYTES,
     SENT_REQUESTS,
     SENT_SPANS,
+    STOP_NS,
     UNKNOWN,
 )
-from blaster.engine.runner import Point, Run
+from blaster.engine.recovery import Recovery, recovery
+from blaster.engine.runner import Mark, Run
+from blaster.engine.series import Point
+from blaster.engine.steady import Leaks, Steady, leaks, steadiness
 from blaster.measure.histogram import Histogram
+from blaster.measure.schedstat import Share
 from blaster.sink.counts import SinkCounts
 from blaster.sink.rules import RULES
 from blaster.transport.base import Status
@@ -50,6 +61,9 @@ class Configuration(msgspec.Struct):
     spans_per_trace: int
     violation_rate: float
     stages: list[str]
+    arrivals: str = "uniform"
+    burst: int = 1
+    warmup: str = "0s"
 
 
 class Spans(msgspec.Struct):
@@ -89,12 +103,15 @@ class Rate(msgspec.Struct):
 
 
 class Percentiles(msgspec.Struct):
-    """Milliseconds; None where there was nothing to measure."""
+    """Milliseconds; None where there was nothing to measure. ``p999``: 99.9 %, ``p9999``:
+    99.99 %."""
 
     p50: float | None
     p90: float | None
+    p95: float | None
     p99: float | None
     p999: float | None
+    p9999: float | None
     max: float | None
     mean: float | None
 
@@ -147,7 +164,12 @@ class Peak(msgspec.Struct):
 
 
 class Generator(msgspec.Struct):
-    """What blaster itself spent: its workers and their parent."""
+    """What blaster itself spent: its workers and their parent.
+
+    ``worker_cpu_percent`` and ``run_queue_percent``: of one core and of the whole run, the share of
+    the time that a worker was on a CPU, and that it wanted one and had to wait; the peak is of the
+    worst second. None where the system does not tell.
+    """
 
     workers: int
     cpu_seconds: float
@@ -155,6 +177,8 @@ class Generator(msgspec.Struct):
     rss_bytes: Peak
     spans_per_cpu_second: float | None
     lost_workers: list[str]
+    worker_cpu_percent: AveragePeak
+    run_queue_percent: AveragePeak
 
 
 class Sink(msgspec.Struct):
@@ -186,8 +210,37 @@ class Verdict(msgspec.Struct):
     checks: list[Check]
 
 
+class WarmedUp(msgspec.Struct):
+    """What the figures leave out: the first ``duration_s``, and why. ``method``: none, fixed or
+    mser-5."""
+
+    method: str
+    duration_s: float
+    reason: str
+
+
+class StageResult(msgspec.Struct):
+    """One stage: ``spans`` and ``rate`` of all of it, latency and lateness less the warm-up.
+
+    A request belongs to the stage in which it was due, whenever its answer came."""
+
+    stage: str
+    start_s: float
+    duration_s: float
+    spans: Spans
+    rate: Rate
+    latency_ms: Latency
+    lateness_ms: Lateness
+
+
 class Results(msgspec.Struct):
-    """results.json."""
+    """results.json.
+
+    Counts (``spans``, ``requests``, ``bytes``, ``violations``, ``sink``) and the series cover the
+    whole run; rates, latency, lateness, ``target`` and ``generator`` leave the warm-up out.
+    ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``: written
+    while the run went on. ``aborted``: the condition that ended it early.
+    """
 
     schema: int
     scenario: str
@@ -196,6 +249,8 @@ class Results(msgspec.Struct):
     duration_s: float
     seed: int
     interrupted: bool
+    partial: bool
+    aborted: str | None
     host: Host
     configuration: Configuration
     spans: Spans
@@ -204,11 +259,17 @@ class Results(msgspec.Struct):
     rate: Rate
     latency_ms: Latency
     lateness_ms: Lateness
+    backlog_spans: Peak
     violations: Violations
     target: Target | None
     generator: Generator
     sink: Sink | None
     messages: dict[str, str]
+    warmup: WarmedUp
+    steady: Steady
+    leak: Leaks
+    recovery: Recovery | None
+    stages: list[StageResult]
     series: list[Point]
     verdict: Verdict | None = None
 
@@ -220,20 +281,24 @@ def host() -> Host:
 
 
 def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) -> Results:
-    """The results of a closed run, without a verdict yet."""
-    ledger, seconds = run.ledger, run.offered_ns / 1e9
+    """The results of a closed run, or of one so far, without a verdict yet."""
+    ledger, scenario = run.ledger, run.plan.scenario
     sent, accepted = ledger.total(SENT_SPANS), ledger.total(ACCEPTED)
     scheduled, payload = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_BYTES)
-    pacer = run.plan.pacer
-    lateness = ledger.lateness().summary_ms()
+    found = run.warmup_ns
+    warmup = found or 0
+    series = run.series.items
+    measured = run.plan.segments.after(warmup)
     return Results(
         schema=1,
-        scenario=run.plan.scenario.name,
+        scenario=scenario.name,
         started_at=_time(run.started_at),
         ended_at=_time(run.started_at + (run.end_ns - run.start_ns) / 1e9),
-        duration_s=round(seconds, 6),
+        duration_s=round(run.offered_ns / 1e9, 6),
         seed=run.plan.seed,
-        interrupted=run.interrupted,
+        interrupted=run.interrupted or run.partial,
+        partial=run.partial,
+        aborted=run.aborted,
         host=host(),
         configuration=configuration,
         spans=Spans(
@@ -256,20 +321,121 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
             },
         ),
         bytes=Bytes(payload, round(payload / sent, 2) if sent else None),
-        rate=Rate(
-            None if pacer is None else pacer.total * 1e9 / pacer.duration_ns,
-            sent / seconds,
-            accepted / seconds,
-        ),
-        latency_ms=Latency(_percentiles(ledger.response()), _percentiles(ledger.service())),
-        lateness_ms=Lateness(lateness["p50"], lateness["p99"], lateness["max"]),
+        rate=_rate(run, warmup, max(run.offered_ns, warmup + 1), measured),
+        latency_ms=_latency(run, measured),
+        lateness_ms=_lateness(run, measured),
+        backlog_spans=Peak(max((p.backlog for p in series), default=0)),
         violations=_violations(run, sink),
-        target=_target(run),
-        generator=_generator(run, sent),
+        target=_target(run, warmup),
+        generator=_generator(run, sent, warmup),
         sink=_sink(sink),
         messages=run.messages,
-        series=run.series,
+        warmup=_warmed_up(run, found),
+        steady=steadiness(series, scenario, found),
+        leak=leaks(series, warmup, watched=run.target is not None),
+        recovery=recovery(series, scenario, warmup),
+        stages=_stages(run, warmup, configuration),
+        series=series,
     )
+
+
+def _warmed_up(run: Run, found: int | None) -> WarmedUp:
+    warmup = run.plan.scenario.warmup
+    if warmup.auto:
+        reason = "the mean response times after it have the smallest standard error"
+        if found is None:
+            reason = "no end was found in the first half of the first stage: nothing is left out"
+        return WarmedUp("mser-5", (found or 0) / 1e9, reason)
+    if not warmup.duration_ns:
+        return WarmedUp("none", 0.0, "not asked for")
+    reason = "as asked for" if found else "the run ended within it: nothing is left out"
+    return WarmedUp("fixed", (found or 0) / 1e9, reason)
+
+
+def _rate(run: Run, begin_ns: int, end_ns: int, segments: Iterable[int]) -> Rate:
+    """The rates between two times since the start, of the segments that lie there."""
+    pacer = run.plan.pacer
+    counts = run.ledger.counts(segments)
+    seconds = (end_ns - begin_ns) / 1e9
+    target = None
+    if pacer is not None:
+        until = min(max(end_ns, begin_ns + 1), pacer.duration_ns)
+        if begin_ns == 0 and end_ns >= run.plan.scenario.duration_ns:
+            target = pacer.total * 1e9 / pacer.duration_ns
+        else:
+            due = pacer.due(until - 1) - pacer.due(begin_ns - 1)
+            target = due * 1e9 / (until - begin_ns)
+    return Rate(target, int(counts[SEG_SENT]) / seconds, int(counts[SEG_ACCEPTED]) / seconds)
+
+
+def _latency(run: Run, segments: Iterable[int]) -> Latency:
+    segments = list(segments)
+    return Latency(
+        _percentiles(run.ledger.response(segments)), _percentiles(run.ledger.service(segments))
+    )
+
+
+def _lateness(run: Run, segments: Iterable[int]) -> Lateness:
+    lateness = run.ledger.lateness(segments).summary_ms()
+    return Lateness(lateness["p50"], lateness["p99"], lateness["max"])
+
+
+def _stages(run: Run, warmup: int, configuration: Configuration) -> list[StageResult]:
+    """The stages that were begun; none where there are too many to keep apart."""
+    plan, stop = run.plan, int(run.ledger.control[STOP_NS])
+    stopped = stop - run.start_ns if stop else plan.segments.duration_ns
+    measured = set(plan.segments.after(warmup))
+    results: list[StageResult] = []
+    if plan.segments.stages[-1] != len(plan.scenario.stages) - 1:
+        return results
+    for number, name in enumerate(configuration.stages):
+        segments = [s for s, stage in enumerate(plan.segments.stages) if stage == number]
+        begin, end = int(plan.segments.starts[segments[0]]), plan.segments.end(segments[-1])
+        if begin >= stopped:
+            break
+        last = number == len(plan.scenario.stages) - 1 or stopped <= end
+        end = min(end, stopped)
+        kept = [segment for segment in segments if segment in measured]
+        spans = _stage_spans(run, begin, None if last else end, segments)
+        whole = max(end, run.offered_ns if last else end)
+        results.append(
+            StageResult(
+                stage=name,
+                start_s=begin / 1e9,
+                duration_s=(end - begin) / 1e9,
+                spans=spans,
+                rate=_rate(run, begin, whole, segments),
+                latency_ms=_latency(run, kept),
+                lateness_ms=_lateness(run, kept),
+            )
+        )
+    return results
+
+
+def _stage_spans(run: Run, begin: int, end: int | None, segments: list[int]) -> Spans:
+    """The stage's part of both equations; ``end`` None: the stage takes all that is left."""
+    counts = run.ledger.counts(segments)
+    sent = int(counts[SEG_SENT])
+    scheduled = sent
+    if run.plan.pacer is not None:
+        before = _scheduled_until(run, begin)
+        until = run.ledger.total(SCHEDULED_SPANS) if end is None else _scheduled_until(run, end)
+        scheduled = max(sent, until - before)
+    return Spans(
+        scheduled=scheduled,
+        sent=sent,
+        accepted=int(counts[SEG_ACCEPTED]),
+        rejected=int(counts[SEG_REJECTED]),
+        failed=int(counts[SEG_FAILED]),
+        unknown=int(counts[SEG_UNKNOWN]),
+        not_offered=scheduled - sent,
+    )
+
+
+def _scheduled_until(run: Run, end: int) -> int:
+    """The spans of the requests that are due before ``end``."""
+    shards = [run.plan.shard(worker) for worker in range(run.plan.workers)]
+    return sum(shard.spans_of(shard.due(end - 1)) for shard in shards)
 
 
 def _time(seconds: float) -> str:
@@ -290,11 +456,16 @@ def _violations(run: Run, sink: SinkCounts | None) -> Violations:
     return Violations(injected, by_rule, detected, sink.violations_by_rule, rate)
 
 
-def _target(run: Run) -> Target | None:
+def _target(run: Run, warmup: int) -> Target | None:
     if run.target is None:
         return None
-    usage = run.target.usage()
+    mark = run.marks.get(warmup)
+    usage = run.target.usage(mark.target if mark else None)
     cpu, rss = usage["cpu_percent"], usage["rss_bytes"]
+    if mark is not None:
+        after = [p for p in run.series.items if p.t * 1e9 > warmup]
+        cpu["peak"] = max((p.target_cpu or 0.0 for p in after[1:]), default=cpu["peak"])
+        rss["peak"] = max((p.target_rss or 0 for p in after), default=rss["peak"])
     return Target(
         run.target.processes(),
         AveragePeak(round(cpu["avg"], 2), round(cpu["peak"], 2)),
@@ -302,17 +473,28 @@ def _target(run: Run) -> Target | None:
     )
 
 
-def _generator(run: Run, sent: int) -> Generator:
-    wall = max(run.end_ns - run.start_ns, 1) / 1e9
-    cpu = run.generator_cpu_s
+def _generator(run: Run, sent: int, warmup: int) -> Generator:
+    mark = run.marks.get(warmup) or Mark(run.start_ns, 0.0, 0, None)
+    wall = max(run.end_ns - mark.t_ns, 1) / 1e9
+    cpu = run.generator_cpu_s - mark.cpu_s
+    peak = run.generator_cpu_peak
+    if mark.sent:
+        after = [p.generator_cpu for p in run.series.items if p.t * 1e9 > warmup]
+        peak = max(after[1:], default=peak)
     return Generator(
         workers=run.plan.workers,
         cpu_seconds=round(cpu, 6),
-        cpu_percent=AveragePeak(round(100 * cpu / wall, 2), run.generator_cpu_peak),
+        cpu_percent=AveragePeak(round(100 * cpu / wall, 2), peak),
         rss_bytes=Peak(run.generator_rss_peak),
-        spans_per_cpu_second=round(sent / cpu, 1) if cpu > 0 else None,
+        spans_per_cpu_second=round((sent - mark.sent) / cpu, 1) if cpu > 0 else None,
         lost_workers=[str(lost) for lost in run.lost_workers],
+        worker_cpu_percent=_share(run.worker_ran),
+        run_queue_percent=_share(run.worker_waited),
     )
+
+
+def _share(share: Share | None) -> AveragePeak:
+    return AveragePeak(None, None) if share is None else AveragePeak(share.avg, share.peak)
 
 
 def _sink(sink: SinkCounts | None) -> Sink | None:

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from blaster.engine import worker as worker_process
 from blaster.engine.ledger import (
     ACCEPTED,
     DONE,
-    DONE_REQUESTS,
     FAILED,
     FAILED_SPANS,
     LAST_SENT_NS,
@@ -32,38 +31,25 @@ from blaster.engine.ledger import (
     STOP_NS,
     UNKNOWN,
     Ledger,
-    Slab,
 )
 from blaster.engine.plan import Plan
+from blaster.engine.segments import interval_ns
+from blaster.engine.series import Point, Thinned, merge_points
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import BlasterError, TargetUnreachable
+from blaster.measure.hdr import Interval, merge_intervals
 from blaster.measure.histogram import Histogram
-from blaster.measure.sampler import Sampler
+from blaster.measure.sampler import Sampler, UsageMark
+from blaster.measure.schedstat import SchedStat, Share
+from blaster.measure.warmup import mser5
 from blaster.transport.base import Int64, Status
 
 TICK_S = 0.05
-INTERVAL_NS = 1_000_000_000
+LOOK_NS = 200_000_000
 START_DELAY_NS = 20_000_000
 CONNECT_TIMEOUT_S = 4.0
 STOP_LIMIT_NS = 1_700_000_000
 OVERTIME_NS = 5_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One interval of the run. ``t``: seconds since the start, at the interval's end. Counts are
-    of spans, over the interval; ``in_flight`` of requests, at its end; ``p99_ms`` of the response
-    times in it (None without any); CPU in percent of one core, memory in bytes."""
-
-    t: float
-    scheduled: int
-    accepted: int
-    failed: int
-    in_flight: int
-    p99_ms: float | None
-    target_cpu: float | None
-    target_rss: int | None
-    generator_cpu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +64,29 @@ class LostWorker:
         return f"worker {self.worker} (pid {self.pid}) {self.how}"
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What had been spent at a moment of the run, so that what follows can be told apart.
+
+    ``t_ns``: CLOCK_MONOTONIC; ``cpu_s``: the generator's; ``sent``: spans; ``target``: the
+    target's, where there is one.
+    """
+
+    t_ns: int
+    cpu_s: float
+    sent: int
+    target: UsageMark | None
+
+
 @dataclass
 class Run:
-    """What was recorded of a run: the ledger, closed and balanced, and what the parent saw."""
+    """What was recorded of a run: the ledger, closed and balanced, and what the parent saw.
+
+    ``marks``: at the first point after each time, in ns since the start, that the warm-up may end
+    at. ``intervals``: the latencies of each interval, where they are wanted. ``aborted``: why the
+    run ended before its time. ``counted``: for each worker, of how many requests the violations are
+    counted already.
+    """
 
     plan: Plan
     ledger: Ledger
@@ -89,14 +95,39 @@ class Run:
     end_ns: int = 0
     interrupted: bool = False
     lost_workers: list[LostWorker] = field(default_factory=list)
-    series: list[Point] = field(default_factory=list)
+    partial: bool = False
+    aborted: str | None = None
+    series: Thinned[Point] = field(default_factory=lambda: Thinned(merge_points))
+    intervals: Thinned[Interval] | None = None
+    marks: dict[int, Mark] = field(default_factory=dict)
     violations: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    counted: dict[int, tuple[int, Int64 | int]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
     target: Sampler | None = None
     target_gone: bool = False
     generator_cpu_s: float = 0.0
     generator_cpu_peak: float = 0.0
     generator_rss_peak: int = 0
+    worker_ran: Share | None = None
+    worker_waited: Share | None = None
+
+    @property
+    def warmup_ns(self) -> int | None:
+        """When the warm-up ended, one of the segments' starts; 0: there was none, or the run ended
+        within it; None: it was sought and not found, so that nothing is left out."""
+        warmup = self.plan.scenario.warmup
+        if not warmup.auto:
+            return warmup.duration_ns if warmup.duration_ns < self.offered_ns else 0
+        first = self.plan.scenario.stages[0].duration_ns
+        points = [p for p in self.series.items if p.t * 1e9 <= first and p.mean_ms is not None]
+        cut = mser5(np.array([p.mean_ms for p in points], np.float64))
+        if cut is None:
+            return None
+        end = round(points[cut - 1].t * 1e9) if cut else 0
+        # To the nearest slice: the interval that was cut last ends a little after its second.
+        starts = self.plan.segments.starts
+        starts = starts[starts <= first // 2]
+        return int(starts[np.argmin(np.abs(starts - end))])
 
     @property
     def offered_ns(self) -> int:
@@ -122,8 +153,9 @@ class Runner:
     """Runs a Plan once.
 
     ``make_transport`` is called in each worker; ``signals`` stop the run; ``target`` samples what
-    is watched, or is None;
-    ``on_progress`` is called once a second from :meth:`run`.
+    is watched, or is None; ``on_progress`` is called once an interval from :meth:`run`, and a text
+    that it returns ends the run, as the reason; ``keep_intervals``: latencies are kept for each
+    interval.
     """
 
     def __init__(
@@ -134,7 +166,8 @@ class Runner:
         timeout_s: float,
         signals: StopSignals,
         target: Sampler | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[Progress], str | None] | None = None,
+        keep_intervals: bool = False,
     ) -> None:
         self._plan = plan
         self._make_transport = make_transport
@@ -142,7 +175,8 @@ class Runner:
         self._signals = signals
         self._target = target
         self._on_progress = on_progress
-        self._ledger = Ledger(plan.workers)
+        self._keep_intervals = keep_intervals
+        self._ledger = Ledger(plan.workers, plan.segments)
         self._pids: dict[int, int] = {}  # pid → worker, of those that run
         self._lost: list[LostWorker] = []
 
@@ -203,6 +237,7 @@ class Runner:
             start_ns=start,
             target=self._target,
             lost_workers=self._lost,
+            intervals=Thinned(merge_intervals) if self._keep_intervals else None,
         )
         if self._target is not None:
             self._target.sample()
@@ -212,7 +247,8 @@ class Runner:
 
     def _watch(self, run: Run) -> None:
         meter = _Meter(run, list(self._pids))
-        due = run.start_ns + INTERVAL_NS
+        interval = interval_ns(self._plan.scenario)
+        due = run.start_ns + interval
         latest = run.start_ns + self._plan.scenario.duration_ns + worker_process.GRACE_NS
         latest += int(self._timeout_s * 1e9) + OVERTIME_NS
         while self._pids:
@@ -220,20 +256,25 @@ class Runner:
             stop = self._stopped()
             if now > (stop + STOP_LIMIT_NS if stop else latest):
                 self._give_up("did not stop in time")
+            meter.look(now)
             if now >= due:
-                due += INTERVAL_NS * ((now - due) // INTERVAL_NS + 1)
+                due += interval * ((now - due) // interval + 1)
                 self._report(run, meter)
             time.sleep(TICK_S)
             self._reap()
-        if time.monotonic_ns() - run.start_ns > INTERVAL_NS // 10:
+        if time.monotonic_ns() - run.start_ns > 100_000_000:
             self._report(run, meter)
         meter.finish()
 
     def _report(self, run: Run, meter: _Meter) -> None:
         point = meter.point()
-        run.series.append(point)
-        if self._on_progress is not None:
-            self._on_progress(Progress(run, point, self._plan.scenario.duration_ns))
+        run.series.add(point)
+        if self._on_progress is None:
+            return
+        reason = self._on_progress(Progress(run, point, self._plan.scenario.duration_ns))
+        if reason and not self._stopped():
+            run.aborted = reason
+            self._stop()
 
     def _stopped(self) -> int:
         return int(self._ledger.control[STOP_NS])
@@ -263,36 +304,49 @@ class Runner:
         self._pids.clear()
 
     def _close(self, run: Run) -> Run:
-        """Balances the ledger: what a lost worker sent and did not account for is unknown."""
         run.end_ns = time.monotonic_ns()
-        run.interrupted = self._stopped() != 0
-        stop = self._stopped() or run.end_ns
-        run.violations = np.zeros(3, np.int64)
-        for worker, slab in enumerate(self._ledger.slabs):
-            shard = self._plan.shard(worker)
-            sent_requests = int(slab.words[SENT_REQUESTS])
-            # A worker killed between two words of its ledger left them a request apart.
-            sent = max(int(slab.words[SENT_SPANS]), shard.spans_of(sent_requests))
-            slab.words[SENT_SPANS] = sent
-            if slab.words[STATE] != DONE:
-                scheduled = sent
-                if self._plan.pacer is not None:
-                    scheduled = max(sent, shard.spans_of(shard.due(stop - run.start_ns)))
-                slab.words[SCHEDULED_SPANS] = scheduled
-            _settle(slab)
-            run.violations += shard.violations_of(sent_requests)
-            for status, text in slab.said().items():
-                run.messages.setdefault(status, text)
+        run.interrupted = self._stopped() != 0 and run.aborted is None
+        _balance(run, self._stopped() or run.end_ns)
         return run
 
 
-def _settle(slab: Slab) -> None:
-    words = slab.words
-    known = int(words[ACCEPTED] + words[REJECTED] + words[FAILED_SPANS] + words[UNKNOWN])
-    words[UNKNOWN] += int(words[SENT_SPANS]) - known
-    unanswered = int(words[SENT_REQUESTS]) - int(slab.statuses.sum())
-    slab.statuses[Status.WORKER_LOST] += unanswered
-    words[DONE_REQUESTS] = words[SENT_REQUESTS]
+def so_far(run: Run) -> Run:
+    """A run that is still going on as if it had been stopped now: what is in flight is unknown."""
+    now = time.monotonic_ns()
+    ledger = run.ledger.snapshot()
+    if not ledger.control[STOP_NS]:
+        ledger.control[STOP_NS] = now
+    partial = replace(
+        run, ledger=ledger, end_ns=now, partial=True, messages={}, lost_workers=[*run.lost_workers]
+    )
+    _balance(partial, int(ledger.control[STOP_NS]))
+    return partial
+
+
+def _balance(run: Run, stop: int) -> None:
+    """Balances the ledger: what a worker sent and did not account for is unknown."""
+    plan = run.plan
+    run.violations = np.zeros(3, np.int64)
+    for worker, slab in enumerate(run.ledger.slabs):
+        shard = plan.shard(worker)
+        sent_requests = int(slab.words[SENT_REQUESTS])
+        # A worker killed between two words of its ledger left them a request apart.
+        sent = max(int(slab.words[SENT_SPANS]), shard.spans_of(sent_requests))
+        slab.words[SENT_SPANS] = sent
+        if slab.words[STATE] != DONE:
+            scheduled = sent
+            if plan.pacer is not None:
+                scheduled = max(sent, shard.spans_of(shard.due(stop - run.start_ns)))
+            slab.words[SCHEDULED_SPANS] = scheduled
+        unanswered = int(slab.words[SENT_REQUESTS]) - int(slab.statuses.sum())
+        slab.statuses[Status.ABANDONED if run.partial else Status.WORKER_LOST] += unanswered
+        slab.settle()
+        counted, violations = run.counted.get(worker, (0, 0))
+        violations = violations + shard.violations_between(counted, sent_requests)
+        run.counted[worker] = (sent_requests, violations)
+        run.violations += violations
+        for status, text in slab.said().items():
+            run.messages.setdefault(status, text)
 
 
 def _ending(status: int) -> str:
@@ -307,10 +361,20 @@ class _Meter:
     def __init__(self, run: Run, pids: Sequence[int]) -> None:
         self._run = run
         self._workers = Sampler.of_pids(pids)
-        self._response = Histogram()
+        self._sched = SchedStat(pids)
+        self._looked = 0
+        self._response, self._service = Histogram(), Histogram()
         self._counts = (0, 0, 0)
         self._parent_cpu = self._parent_begin = time.process_time()
         self._then = time.monotonic_ns()
+        self._begun = 0.0
+        self._awaited = _warmup_ends(run)
+
+    def look(self, now: int) -> None:
+        """Reads how long the workers ran and waited for a CPU, a few times a second."""
+        if now >= self._looked + LOOK_NS:
+            self._looked = now
+            self._sched.look(now)
 
     def point(self) -> Point:
         run, ledger = self._run, self._run.ledger
@@ -322,25 +386,44 @@ class _Meter:
         counts = (scheduled, ledger.total(ACCEPTED), failed)
         response = ledger.response()
         recent = response.diff(self._response)
+        summary = recent.summary_ms()
         target_cpu, target_rss = self._target()
+        generator_cpu, generator_rss = self._generator(now)
         point = Point(
             t=round(elapsed / 1e9, 3),
             scheduled=counts[0] - self._counts[0],
             accepted=counts[1] - self._counts[1],
             failed=counts[2] - self._counts[2],
             in_flight=ledger.in_flight(),
-            p99_ms=recent.summary_ms()["p99"],
+            p99_ms=summary["p99"],
             target_cpu=target_cpu,
             target_rss=target_rss,
-            generator_cpu=self._generator_cpu(now),
+            generator_cpu=generator_cpu,
+            generator_rss=generator_rss,
+            mean_ms=summary["mean"],
+            backlog=max(0, scheduled - ledger.total(SENT_SPANS)),
         )
-        self._counts, self._response = counts, response
+        if run.intervals is not None:
+            service = ledger.service()
+            recent_service = service.diff(self._service)
+            run.intervals.add(Interval.of(self._begun, point.t, recent, recent_service))
+            self._service = service
+        self._counts, self._response, self._begun = counts, response, point.t
+        self.finish()
+        while self._awaited and elapsed >= self._awaited[0]:
+            run.marks[self._awaited.pop(0)] = Mark(
+                now,
+                run.generator_cpu_s,
+                ledger.total(SENT_SPANS),
+                run.target.mark() if run.target else None,
+            )
         return point
 
     def finish(self) -> None:
         """Takes the generator's CPU from the workers' own clocks: exact, and kept when they die."""
         workers = sum(slab.cpu_seconds for slab in self._run.ledger.slabs)
         self._run.generator_cpu_s = workers + time.process_time() - self._parent_begin
+        self._run.worker_ran, self._run.worker_waited = self._sched.ran(), self._sched.waited()
 
     def _target(self) -> tuple[float | None, int | None]:
         target = self._run.target
@@ -350,7 +433,7 @@ class _Meter:
         sample = target.sample()
         return round(sample.cpu_percent, 1), sample.rss_bytes
 
-    def _generator_cpu(self, now: int) -> float:
+    def _generator(self, now: int) -> tuple[float, int]:
         sample = self._workers.sample()
         parent = time.process_time()
         spent = 100e9 * (parent - self._parent_cpu) / max(now - self._then, 1)
@@ -359,4 +442,13 @@ class _Meter:
         run = self._run
         run.generator_cpu_peak = max(run.generator_cpu_peak, percent)
         run.generator_rss_peak = max(run.generator_rss_peak, sample.rss_bytes)
-        return percent
+        return percent, sample.rss_bytes
+
+
+def _warmup_ends(run: Run) -> list[int]:
+    """When the warm-up may end, in ns since the start: one time, several, or none."""
+    scenario = run.plan.scenario
+    if not scenario.warmup.auto:
+        return [scenario.warmup.duration_ns] if scenario.warmup.duration_ns else []
+    half = scenario.stages[0].duration_ns // 2
+    return [start for start in run.plan.segments.starts.tolist() if 0 < start <= half]

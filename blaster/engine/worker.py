@@ -85,7 +85,8 @@ def run(
     finally:
         if transport is not None:
             transport.close()
-            slab.record(transport.outcomes(), closed_loop=plan.pacer is None)
+            start = int(ledger.control[START_NS])
+            slab.record(transport.outcomes(), start, closed_loop=plan.pacer is None)
 
 
 class _Worker:
@@ -191,7 +192,9 @@ class _Worker:
         return Chunk(scheduled, spans, offsets=offsets, buffer=out.data)
 
     def _record(self) -> None:
-        self._slab.record(self._transport.outcomes(), closed_loop=self._plan.pacer is None)
+        self._slab.record(
+            self._transport.outcomes(), self._start, closed_loop=self._plan.pacer is None
+        )
         self._slab.words[CPU_NS] = time.process_time_ns()
 
     def _scheduled_spans(self) -> int:

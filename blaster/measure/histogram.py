@@ -153,9 +153,10 @@ class Histogram:
         ]
 
     def summary_ms(self) -> dict[str, float | None]:
-        """p50, p90, p99, p999, max and mean in milliseconds; None for all when empty."""
-        keys = ("p50", "p90", "p99", "p999", "max", "mean")
-        values = [*self.percentiles([50, 90, 99, 99.9, 100]), self.mean]
+        """p50, p90, p95, p99, p999 (99.9), p9999 (99.99), max and mean in milliseconds; None for
+        all when empty."""
+        keys = ("p50", "p90", "p95", "p99", "p999", "p9999", "max", "mean")
+        values = [*self.percentiles([50, 90, 95, 99, 99.9, 99.99, 100]), self.mean]
         if not self.counts.any():
             return dict.fromkeys(keys)
         return {key: round(value / 1000, 6) for key, value in zip(keys, values, strict=True)}

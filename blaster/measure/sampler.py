@@ -130,6 +130,15 @@ class Sample:
     processes: int
 
 
+@dataclass(frozen=True, slots=True)
+class UsageMark:
+    """The totals of a group at a moment (CLOCK_MONOTONIC), ``rss_area`` in byte-nanoseconds."""
+
+    t_ns: int
+    cpu_seconds: float
+    rss_area: float
+
+
 @dataclass(slots=True)
 class _Member:
     """One process of the group, with its counters as last seen; 0: not seen before."""
@@ -243,21 +252,27 @@ class Sampler:
             processes=len(members),
         )
 
-    def usage(self) -> dict[str, dict[str, float]]:
+    def mark(self) -> UsageMark:
+        """The moment of the last sample, for :meth:`usage` since then."""
+        return UsageMark(self._t_ns, self._own + self._waited.total, self._rss_area)
+
+    def usage(self, since: UsageMark | None = None) -> dict[str, dict[str, float]]:
         """``avg`` and ``peak`` of ``cpu_percent`` and ``rss_bytes``, up to the last sample.
 
         The average CPU is the CPU-seconds spent over the time passed; the average RSS weighs each
         sample by its interval; peaks are of single samples. Zeros before the first sample.
+        ``since`` bounds the averages, not the peaks.
         """
-        elapsed = self._t_ns - self._from_ns
-        cpu = self._own + self._waited.total - self._from_cpu
+        begun = since or UsageMark(self._from_ns, self._from_cpu, 0.0)
+        elapsed = self._t_ns - begun.t_ns
+        cpu = self._own + self._waited.total - begun.cpu_seconds
         return {
             "cpu_percent": {
                 "avg": 100e9 * cpu / elapsed if elapsed else 0.0,
                 "peak": self._cpu_peak,
             },
             "rss_bytes": {
-                "avg": round(self._rss_area / elapsed) if elapsed else 0,
+                "avg": round((self._rss_area - begun.rss_area) / elapsed) if elapsed else 0,
                 "peak": self._rss_peak,
             },
         }

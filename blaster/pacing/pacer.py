@@ -2,7 +2,7 @@
 
 Span n of a steady load is due n·10⁹ // rate ns after its start: an absolute integer schedule, never
 an accumulated interval. A ramp from rate a to b over T is due where the integral of the rate
-reaches n: a·t + (b - a)·t²/(2T) = n.
+reaches n: a·t + (b - a)·t²/(2T) = n. A sine is the same with its own integral.
 """
 
 from __future__ import annotations
@@ -76,16 +76,54 @@ class Ramp:
         t = min(elapsed_ns, self.duration_ns) / NS
         slope = (self.end_rate - self.start_rate) / (self.duration_ns / NS)
         guess = int(self.start_rate * t + slope * t * t / 2)
-        # The float is within a span or so: settle on what times() says.
-        n = max(0, min(self.total, guess))
-        while n < self.total and self._time(n) <= elapsed_ns:
-            n += 1
-        while n > 0 and self._time(n - 1) > elapsed_ns:
-            n -= 1
-        return n
+        return _settled(self, guess, elapsed_ns)
 
-    def _time(self, n: int) -> int:
-        return int(self.times(np.array([n], np.int64))[0])
+
+class Sine:
+    """From ``low`` to ``high`` spans a second and back once a period, for ``duration_ns``.
+
+    The rate at t is (low + high)/2 - (high - low)/2 · cos(2πt/T); its integral is tabulated at
+    CELLS places in a period and taken as linear between them.
+    """
+
+    CELLS = 4096
+
+    def __init__(self, low: int, high: int, period_ns: int, duration_ns: int) -> None:
+        self.low, self.high = low, high
+        self.period_ns, self.duration_ns = period_ns, duration_ns
+        cells = np.arange(self.CELLS + 1)
+        self._ns = (
+            cells * (period_ns // self.CELLS) + cells * (period_ns % self.CELLS) // self.CELLS
+        )
+        phase = self._ns / period_ns
+        swing = (low - high) / 2 * np.sin(2 * np.pi * phase) / (2 * np.pi)
+        self._spans = np.maximum.accumulate(((low + high) / 2 * phase + swing) * (period_ns / NS))
+        self._spans -= self._spans[0]
+        self.total = int(self._integral(duration_ns))
+
+    def _integral(self, elapsed_ns: int) -> float:
+        periods, rest = divmod(elapsed_ns, self.period_ns)
+        return float(periods * self._spans[-1] + np.interp(rest, self._ns, self._spans))
+
+    def times(self, n: Int64) -> Int64:
+        whole = self._spans[-1]
+        periods = np.floor(n / whole)
+        rest = np.clip(n - periods * whole, 0.0, whole)
+        cell = np.clip(np.searchsorted(self._spans, rest, side="right") - 1, 0, self.CELLS - 1)
+        # Rounded down within the cell and never past it, so that times ascend from cell to cell.
+        width = self._ns[cell + 1] - self._ns[cell]
+        height = np.maximum(self._spans[cell + 1] - self._spans[cell], np.finfo(float).tiny)
+        inside = np.minimum((rest - self._spans[cell]) / height, 1.0) * width
+        times: Int64 = (
+            periods.astype(np.int64) * self.period_ns + self._ns[cell] + inside.astype(np.int64)
+        )
+        return np.minimum(times, self.duration_ns - 1)
+
+    def due(self, elapsed_ns: int) -> int:
+        if elapsed_ns < 0:
+            return 0
+        guess = int(self._integral(min(elapsed_ns, self.duration_ns)))
+        return _settled(self, guess, elapsed_ns)
 
 
 class Stages:
@@ -116,3 +154,26 @@ class Stages:
         if index >= len(self._parts):
             return self.total
         return self._firsts[index] + self._parts[index].due(elapsed_ns - self._starts[index])
+
+
+def _settled(pacer: Pacer, guess: int, elapsed_ns: int) -> int:
+    """How many spans are due by what times() says, from a float's guess near it."""
+    low, high, step = max(0, min(pacer.total, guess)), 0, 1
+    # low: a number known to be due (times(low - 1) ≤ elapsed); high: one known not to be.
+    while low > 0 and _time(pacer, low - 1) > elapsed_ns:
+        high, low, step = low, max(0, low - step), 2 * step
+    if not high:
+        high, step = low, 1
+        while high < pacer.total and _time(pacer, high) <= elapsed_ns:
+            low, high, step = high + 1, min(pacer.total, high + 1 + step), 2 * step
+    while low < high:
+        middle = (low + high) // 2
+        if _time(pacer, middle) <= elapsed_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _time(pacer: Pacer, n: int) -> int:
+    return int(pacer.times(np.array([n], np.int64))[0])

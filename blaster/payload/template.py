@@ -67,7 +67,16 @@ class Template(NamedTuple):
 
     def batch_bytes(self, traces: int) -> int:
         """The most bytes that a batch of so many traces can take."""
-        inner = traces * max(len(variant.data) for variant in self.variants)
+        return self._framed(traces * max(len(variant.data) for variant in self.variants))
+
+    def mean_bytes(self, traces: int, violating: float) -> float:
+        """The bytes that such a batch takes on average, with a share of violating traces."""
+        clean, *others = (len(variant.data) for variant in self.variants)
+        other = sum(others) / len(others) if others else clean
+        inner = traces * (clean + violating * (other - clean))
+        return inner + self._framed(round(inner)) - round(inner)
+
+    def _framed(self, inner: int) -> int:
         for frame in reversed(self.frames):
             inner += len(frame.prefix)
             inner += 1 + len(write_varint(inner))

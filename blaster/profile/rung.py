@@ -95,7 +95,7 @@ def transport(name: str, batch: int, seconds: float, url: str) -> Measured:
     plan = plan_of(batch, seconds)
     in_flight = 1 if name == "null" else 8
     settings = choice.Settings(resolve(url, {}), 1, in_flight, timeout_s=10.0)
-    ledger = Ledger(1)
+    ledger = Ledger(1, plan.segments)
     ledger.control[START_NS] = time.monotonic_ns() + CONNECT_NS
     make = choice.factory(name, settings)
     with InstructionCounter() as counter:

@@ -29,6 +29,11 @@ def summary(results: Results, console: Console) -> None:
         for name, value in body:
             table.add_row(name, value)
         console.print(table)
+    if len(results.stages) > 1:
+        table = _table("Stages (sent, accepted, rate, p50, p99, max)")
+        for row in rows.stages(results):
+            table.add_row(*row)
+        console.print(table)
     table = _table("Violations (injected, detected)")
     for rule, injected, detected in rows.violations(results):
         table.add_row(rule, injected, detected)
@@ -112,7 +117,7 @@ class ProgressDisplay:
 
 
 def _line(progress: RunProgress) -> str:
-    point, series = progress.point, progress.run.series
+    point, series = progress.point, progress.run.series.items
     begun = series[-2].t if len(series) > 1 else 0.0
     rate = point.accepted / max(point.t - begun, 1e-3)
     accepted = sum(p.accepted for p in series)

@@ -24,6 +24,7 @@ def to_markdown(results: Results) -> str:
             "",
             *_table(("Figure", "Value"), rows.outcome(results)),
             "",
+            *_stages(results),
             "## Violations breakdown",
             "",
             *_table(("Rule", "Injected", "Detected"), rows.violations(results)),
@@ -41,6 +42,18 @@ def to_markdown(results: Results) -> str:
             "",
         ]
     )
+
+
+def _stages(results: Results) -> list[str]:
+    """A row for each stage, where there are several."""
+    if len(results.stages) < 2:
+        return []
+    return [
+        "## Stages",
+        "",
+        *_table(("Stage", "Sent", "Accepted", "Rate", "p50", "p99", "Max"), rows.stages(results)),
+        "",
+    ]
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:

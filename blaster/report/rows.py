@@ -15,6 +15,10 @@ def configuration(results: Results) -> list[tuple[str, str]]:
     return [
         ("Scenario", results.scenario),
         ("Stages", "; ".join(asked.stages)),
+        (
+            "Arrivals",
+            asked.arrivals if asked.burst == 1 else f"{asked.arrivals}, {asked.burst} at once",
+        ),
         ("Duration", f"{results.duration_s:.1f} s"),
         ("Target rate", "max" if rate is None else f"{rate:,.6g} spans/s"),
         ("Violation rate", f"{asked.violation_rate:.4g} of traces"),
@@ -42,6 +46,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Violations detected", _detected(results)),
         ("Latency p50", _ms(latency.response.p50)),
         ("Latency p99", _ms(latency.response.p99)),
+        ("Latency p99.99, max", f"{_ms(latency.response.p9999)}, {_ms(latency.response.max)}"),
         ("Lateness p99", _ms(results.lateness_ms.p99)),
     ]
     nothing = AveragePeak(None, None)
@@ -53,6 +58,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Backend memory, peak", _size(rss.peak)),
         ("Backend memory, average", _size(rss.avg)),
         ("Errors", _errors(results)),
+        ("Steady", _steady(results)),
         (
             "Generator",
             f"{_figure(results.generator.cpu_percent.avg, '.1f')} % of a core, "
@@ -60,6 +66,22 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ),
     ]
     return rows
+
+
+def stages(results: Results) -> list[tuple[str, ...]]:
+    """Stage, spans sent and accepted, rate, and latency's p50, p99 and maximum."""
+    return [
+        (
+            stage.stage,
+            format_count(stage.spans.sent),
+            format_count(stage.spans.accepted),
+            f"{stage.rate.achieved_spans_per_s:,.1f} spans/s",
+            _ms(stage.latency_ms.response.p50),
+            _ms(stage.latency_ms.response.p99),
+            _ms(stage.latency_ms.response.max),
+        )
+        for stage in results.stages
+    ]
 
 
 def violations(results: Results) -> list[tuple[str, str, str]]:
@@ -82,6 +104,14 @@ def _detected(results: Results) -> str:
         return f"not measured ({found.injected:,} injected)"
     share = "" if found.detection_rate is None else f" ({found.detection_rate:.1%} of expected)"
     return f"{found.detected:,} of {found.injected:,}{share}"
+
+
+def _steady(results: Results) -> str:
+    word = {True: "yes", False: "no", None: "not known"}[results.steady.steady]
+    said = f"{word}: {results.steady.reason}"
+    if results.warmup.method == "none":
+        return said
+    return f"{said}; the first {results.warmup.duration_s:g} s left out ({results.warmup.method})"
 
 
 def _errors(results: Results) -> str:

@@ -9,7 +9,15 @@ A file says, with everything but ``stages`` optional::
     stages = [
         { rate = 100, duration = "60s" },               # steady
         { from = 100, to = "10k", duration = "2m" },    # a ramp
+        { from = 100, to = "1k", period = "30s", duration = "5m" },    # a sine, from 100 and back
+        { from = 100, to = "10k", width = "30s", duration = "5m" },    # a spike in the middle
     ]                               # or a single stage with rate = "max"
+    # Rates are in spans per second, or say otherwise: "50req/s", "10MB/s".
+    arrivals = "poisson"            # requests come at random; default: "uniform"
+    burst = 10                      # requests that come at once; default: 1
+    warmup = "10s"                  # left out of the figures; "auto": found by MSER-5
+    thresholds = ["latency_ms.response.p99 < 500"]      # over the results; see threshold.py
+    abort_on = ["spans.failed > 1000"]                  # ends the run as soon as it holds
 
     [workload]
     name = "flat"
@@ -22,7 +30,8 @@ A file says, with everything but ``stages`` optional::
     target_rss_max = "500MB"        # the target's peak memory is below it
     no_errors = true                # no request ended in an error
     none_dropped = true             # every scheduled span was accepted
-    cpu_recovers = true             # the target's CPU ends where it began
+    cpu_recovers = true             # the target's CPU and the latency come back after the peak
+    no_leak = true                  # neither the target's memory nor our own keeps growing
 
 Numbers may be written as in the options: ``"10k"``, ``"1h30m"``, ``"10%"``. A bare duration is in
 seconds. Unknown keys are refused.
@@ -44,17 +53,22 @@ from typing import Any, NoReturn, TypeVar
 from blaster.errors import UsageError
 from blaster.scenario.scenario import (
     MAX_BATCH,
+    MAX_BURST,
     MAX_SPANS_PER_TRACE,
     Criteria,
     Scenario,
     Stage,
+    WarmUp,
     Workload,
+    parse_warmup,
+    spike,
 )
+from blaster.scenario.threshold import Threshold, parse_thresholds
 from blaster.units import (
     parse_bytes,
     parse_count,
     parse_duration,
-    parse_rate,
+    parse_load,
     parse_share,
     quoted,
 )
@@ -187,6 +201,11 @@ def _scenario(top: _Table, stem: str) -> Scenario:
     seed = top.number("seed", _whole(0, 2**63 - 1), None)
     batch = top.number("batch", _whole(1, MAX_BATCH), None)
     stages = _stages(top)
+    arrivals = top.text("arrivals", "uniform")
+    burst = top.number("burst", _whole(1, MAX_BURST), 1)
+    warmup = top.number("warmup", parse_warmup, WarmUp())
+    thresholds = _thresholds(top, "thresholds")
+    abort_on = _thresholds(top, "abort_on")
     workload = _workload(top.table("workload"))
     criteria = _criteria(top.table("criteria"))
     top.end()
@@ -199,6 +218,11 @@ def _scenario(top: _Table, stem: str) -> Scenario:
             criteria=criteria,
             batch=batch,
             seed=seed,
+            arrivals=arrivals,
+            burst=burst,
+            warmup=warmup,
+            thresholds=thresholds,
+            abort_on=abort_on,
         )
     except ValueError as error:  # what no single key is guilty of
         raise UsageError(f"{top.file}: {error}") from None
@@ -215,14 +239,19 @@ def _stages(top: _Table) -> tuple[Stage, ...]:
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         top.refuse("stages", 'must be tables in an array: [{ rate = 100, duration = "60s" }]')
     return tuple(
-        _stage(_Table(top.file, f"stages[{index}].", table)) for index, table in enumerate(tables)
+        stage
+        for index, table in enumerate(tables)
+        for stage in _stage(_Table(top.file, f"stages[{index}].", table))
     )
 
 
-def _stage(table: _Table) -> Stage:
-    rate = table.number("rate", parse_rate, None)
-    start = table.number("from", _ramp_end, None)
-    end = table.number("to", _ramp_end, None)
+def _stage(table: _Table) -> tuple[Stage, ...]:
+    none: tuple[int | None, str] = (None, "")
+    rate, unit = table.number("rate", parse_load, none)
+    start = table.number("from", _ramp_end, none)
+    end = table.number("to", _ramp_end, none)
+    period_ns = table.number("period", parse_duration, None)
+    width_ns = table.number("width", parse_duration, None)
     duration_ns = table.number("duration", parse_duration, 0)
     table.end()
     place = f"{table.file}: {table.path[:-1]}"
@@ -231,14 +260,43 @@ def _stage(table: _Table) -> Stage:
     for key in ("from", "to"):
         if "rate" not in table.values and key not in table.values:
             raise UsageError(f"{place}: must have from and to: {key} is missing")
+    if "rate" in table.values and (period_ns or width_ns):
+        raise UsageError(f"{place}: period and width go with from and to")
+    if period_ns and width_ns:
+        raise UsageError(f"{place}: must have either period, a sine, or width, a spike")
     if not duration_ns:
         raise UsageError(f'{place}: duration is missing: such as duration = "60s"')
-    if "rate" in table.values:
-        start = end = rate
+    if "rate" not in table.values:
+        units = {rate_unit for _, rate_unit in (start, end) if rate_unit}
+        if len(units) > 1:
+            raise UsageError(f"{place}: from and to must be in the same unit")
+        unit = units.pop() if units else "spans"
+    else:
+        start = end = rate, unit
     try:
-        return Stage(duration_ns=duration_ns, start_rate=start, end_rate=end)
+        stage = Stage(
+            duration_ns=duration_ns,
+            start_rate=start[0],
+            end_rate=start[0] if width_ns else end[0],
+            unit=unit,
+            period_ns=period_ns,
+        )
+        if width_ns is None or end[0] is None:
+            return (stage,)
+        return spike(stage, end[0], width_ns)
     except ValueError as error:
         raise UsageError(f"{place}: {error}") from None
+
+
+def _thresholds(top: _Table, key: str) -> tuple[Threshold, ...]:
+    top.known.append(key)
+    texts = top.values.get(key, [])
+    if not isinstance(texts, list) or not all(type(text) is str for text in texts):
+        top.refuse(key, 'must be texts in an array: ["spans.failed == 0"]')
+    try:
+        return tuple(threshold for text in texts for threshold in parse_thresholds(text))
+    except ValueError as error:
+        raise UsageError(f"{top.file}: {key}: {error}") from None
 
 
 def _workload(table: _Table) -> Workload:
@@ -263,6 +321,7 @@ def _criteria(table: _Table) -> Criteria:
         no_errors=table.flag("no_errors"),
         none_dropped=table.flag("none_dropped"),
         cpu_recovers=table.flag("cpu_recovers"),
+        no_leak=table.flag("no_leak"),
     )
     table.end()
     return criteria
@@ -278,11 +337,16 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return parse_whole
 
 
-def _ramp_end(text: str) -> int:
+def _ramp_end(text: str) -> tuple[int | None, str]:
+    """A rate, which may be 0, and its unit; "" where the text says none."""
     rate = parse_count(text)
-    if rate is None:
-        raise ValueError("must be a whole number of spans per second from 0 to 1G, such as 10k")
-    return rate
+    if rate is not None:
+        return rate, ""
+    if text.strip().endswith("/s"):
+        number, unit = parse_load(text)
+        if number is not None:
+            return number, unit
+    raise ValueError("must be a whole number of spans per second from 0 to 1G, such as 10k")
 
 
 def _percent(text: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from blaster.errors import UsageError
 from blaster.scenario.scenario import Scenario, parse_stages
-from blaster.units import parse_duration, parse_rate, parse_share, quoted
+from blaster.units import parse_duration, parse_load, parse_share, quoted
 
 RATE_VARIABLE = "SPANS_PER_SECOND"
 DURATION_VARIABLE = "DURATION_SECONDS"
@@ -44,7 +44,7 @@ def resolve(
     else:
         source, text = _chosen("--rate", rate, RATE_VARIABLE, environ)
         if text is not None:
-            changes["rate"] = _parsed(source, text, parse_rate)
+            changes["rate"], changes["unit"] = _parsed(source, text, parse_load)
         source, text = _chosen("--duration", duration, DURATION_VARIABLE, environ)
         if text is not None:
             changes["duration_ns"] = _parsed(source, text, parse_duration)

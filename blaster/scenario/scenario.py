@@ -9,13 +9,15 @@ from fractions import Fraction
 import msgspec
 from msgspec.structs import replace
 
+from blaster.scenario.threshold import Threshold
 from blaster.units import (
     MAX_RATE,
+    UNITS,
     format_duration,
-    format_rate,
+    format_load,
     parse_count,
     parse_duration,
-    parse_rate,
+    parse_load,
     quoted,
 )
 
@@ -23,31 +25,47 @@ MAX_STAGES = 1000
 MAX_SPANS_PER_TRACE = 10_000
 MAX_BATCH = 1_000_000
 
+ARRIVALS = ("uniform", "poisson")
+MAX_BURST = 1_000_000
+LEAST_PERIOD_NS = 100 * 10**6
+
 RAMP_WANTED = "a ramp must go from one whole number to another, not both 0, such as 100..10k"
 
 _STAGE = re.compile(r"\s*(?P<rate>[^@]+?)\s*@\s*(?P<duration>[^@]+?)\s*")
+_SHAPE = re.compile(r"(?P<shape>sine|spike):\s*(?P<rates>.*?)/(?P<time>[0-9][^/]*)", re.DOTALL)
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A stretch of ``duration_ns`` with the rate in a line from ``start_rate`` to ``end_rate``.
 
-    Rates in spans per second. Equal: steady; both None: max, as fast as the in-flight cap allows.
-    ValueError for what cannot be a stage.
+    Rates in ``unit`` per second, one of UNITS. Equal: steady; both None: max, as fast as the
+    in-flight cap allows. With ``period_ns`` the rate is a sine that begins at ``start_rate``, is at
+    ``end_rate`` after half a period, and so on. ValueError for what cannot be a stage.
     """
 
     duration_ns: int
     start_rate: int | None
     end_rate: int | None
+    unit: str = "spans"
+    period_ns: int | None = None
 
     def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be one of {', '.join(UNITS)}")
+        if self.period_ns is not None:
+            if self.period_ns < LEAST_PERIOD_NS:
+                raise ValueError("a sine's period must be at least 100ms")
+            if self.start_rate is None:
+                raise ValueError("a sine cannot start or end at max")
         if self.duration_ns <= 0:
             raise ValueError("a stage must last longer than 0")
         if self.start_rate is None or self.end_rate is None:
             if self.start_rate is not self.end_rate:
                 raise ValueError("a ramp cannot start or end at max")
             return
-        if not (0 <= self.start_rate <= MAX_RATE and 0 <= self.end_rate <= MAX_RATE):
-            raise ValueError(f"rates must be from 0 to {format_rate(MAX_RATE)}")
+        most = MAX_RATE * (1000 if self.unit == "bytes" else 1)
+        if not (0 <= self.start_rate <= most and 0 <= self.end_rate <= most):
+            raise ValueError(f"rates must be from 0 to {format_load(most, self.unit)}")
         if self.start_rate == self.end_rate == 0:
             raise ValueError("a stage must have a rate above 0 at its start or its end")
 
@@ -56,10 +74,20 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Whether the stage is a closed loop, without a target rate."""
         return self.start_rate is None
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the rate is the same throughout; a closed loop counts as steady."""
+        return self.start_rate == self.end_rate
+
     def __str__(self) -> str:
-        rate = format_rate(self.end_rate)
+        rate = format_load(self.end_rate, self.unit)
         if self.start_rate != self.end_rate:
-            rate = f"{self.start_rate:,} to {rate}"
+            start = f"{self.start_rate:,}"
+            if self.unit == "bytes":
+                start = format_load(self.start_rate, self.unit)
+            rate = f"{start} to {rate}"
+        if self.period_ns is not None:
+            rate += f" and back every {format_duration(self.period_ns)}"
         return f"{rate} for {format_duration(self.duration_ns)}"
 
 
@@ -80,6 +108,31 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"spans_per_trace must be from 1 to {MAX_SPANS_PER_TRACE:,}")
 
 
+class WarmUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The time at the beginning that the figures leave out.
+
+    ``duration_ns``: fixed. ``auto``: found in the first stage by MSER-5 instead.
+    """
+
+    duration_ns: int = 0
+    auto: bool = False
+
+    def __str__(self) -> str:
+        return "auto" if self.auto else format_duration(self.duration_ns)
+
+
+def parse_warmup(text: str) -> WarmUp:
+    """A WarmUp from ``auto``, ``0`` (none) or a time. ValueError otherwise."""
+    if text.strip() == "auto":
+        return WarmUp(auto=True)
+    if re.fullmatch(r"\s*0+(s|ms|m)?\s*", text):
+        return WarmUp()
+    try:
+        return WarmUp(duration_ns=parse_duration(text))
+    except ValueError:
+        raise ValueError("must be auto or a time such as 10s") from None
+
+
 class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the run has passed; None or False: not asked.
 
@@ -88,7 +141,8 @@ class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``target_rss_bytes_max``: the target's peak memory must be below it.
     ``no_errors``: no request ended in an error.
     ``none_dropped``: every scheduled span was accepted.
-    ``cpu_recovers``: the target's CPU in the last stage is back to that of the first.
+    ``cpu_recovers``: after the peak, the target's CPU and the latency come back to what they were.
+    ``no_leak``: neither the target's memory nor our own keeps growing.
     """
 
     detection_rate_min: float | None = None
@@ -97,12 +151,16 @@ class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     no_errors: bool = False
     none_dropped: bool = False
     cpu_recovers: bool = False
+    no_leak: bool = False
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to offer and when it has passed. ValueError for what cannot be run.
 
     ``batch``: spans per request; None: the engine chooses. ``seed``: None: drawn for each run.
+    ``arrivals``: one of ARRIVALS; ``burst``: requests that come at once. ``warmup``: what is left
+    out of the figures. ``thresholds``: what must hold at the end; ``abort_on``: what ends the run
+    as soon as it holds.
     """
 
     name: str
@@ -112,6 +170,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     criteria: Criteria = Criteria()
     batch: int | None = None
     seed: int | None = None
+    arrivals: str = "uniform"
+    burst: int = 1
+    warmup: WarmUp = WarmUp()
+    thresholds: tuple[Threshold, ...] = ()
+    abort_on: tuple[Threshold, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.stages) <= MAX_STAGES:
@@ -122,6 +185,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"batch must be from 1 to {MAX_BATCH:,} spans per request")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ValueError("seed must be from 0 to 2^63 - 1")
+        if self.arrivals not in ARRIVALS:
+            raise ValueError(f"arrivals must be {' or '.join(ARRIVALS)}")
+        if not 1 <= self.burst <= MAX_BURST:
+            raise ValueError(f"burst must be from 1 to {MAX_BURST:,} requests")
+        if self.is_max and (self.arrivals != "uniform" or self.burst != 1):
+            raise ValueError("max has no schedule: it cannot have poisson arrivals or bursts")
+        if self.warmup.duration_ns >= self.duration_ns:
+            raise ValueError(
+                f"the warm-up of {format_duration(self.warmup.duration_ns)} must be shorter than "
+                f"the run of {format_duration(self.duration_ns)}"
+            )
         if self.criteria.cpu_recovers and not _have_peak(self.stages):
             raise ValueError(
                 "cpu_recovers needs a stage between the first and the last with a higher rate"
@@ -139,7 +213,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def peak_rate(self) -> int | None:
-        """The highest rate of any moment, in spans per second; None for max."""
+        """The highest rate of any moment, in the stages' units; None for max."""
         return max(_rates(self.stages), default=None)
 
     @property
@@ -147,31 +221,43 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The lowest rate of any moment, 0 where a ramp touches 0; None for max."""
         return min(_rates(self.stages), default=None)
 
+    @property
+    def has_peak(self) -> bool:
+        """Whether a stage between the first and the last goes above both."""
+        return _have_peak(self.stages)
+
     def with_overrides(
         self,
         *,
         rate: int | msgspec.UnsetType | None = msgspec.UNSET,
+        unit: str = "spans",
         duration_ns: int | None = None,
         violation_rate: Fraction | None = None,
         stages: Sequence[Stage] | None = None,
         spans_per_trace: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
+        arrivals: str | None = None,
+        burst: int | None = None,
+        warmup: WarmUp | None = None,
+        thresholds: Sequence[Threshold] = (),
+        abort_on: Sequence[Threshold] = (),
     ) -> Scenario:
         """The scenario with what is given in place of its own.
 
-        ``stages`` replaces all stages. ``rate`` (None: max) makes one steady stage of them, which
-        lasts as long as they did together, or ``duration_ns``. ``duration_ns`` alone stretches a
-        single stage; ValueError where there are several, since it does not say which of them to
-        stretch; ValueError also for ``stages`` with rate or duration. The budgets of the target's
-        CPU and memory were set for the rate and go with it; ``cpu_recovers`` is no longer asked
-        where the new stages have no peak to recover from.
+        ``thresholds`` and ``abort_on`` come on top of the scenario's own.
+        ``stages`` replaces all stages. ``rate`` in ``unit`` (None: max) makes one steady stage of
+        them, which lasts as long as they did together, or ``duration_ns``. ``duration_ns`` alone
+        stretches a single stage; ValueError where there are several, since it does not say which
+        of them to stretch; ValueError also for ``stages`` with rate or duration. The budgets of the
+        target's CPU and memory were set for the rate and go with it; ``cpu_recovers`` is no longer
+        asked where the new stages have no peak to recover from.
         """
         workload, criteria = self.workload, self.criteria
         if stages is not None or rate is not msgspec.UNSET:
             criteria = replace(criteria, target_cpu_percent_max=None, target_rss_bytes_max=None)
         if stages is None:
-            stages = self._stages_at(rate, duration_ns)
+            stages = self._stages_at(rate, unit, duration_ns)
         elif rate is not msgspec.UNSET or duration_ns is not None:
             raise ValueError("stages already say rate and duration")
         if not _have_peak(stages):
@@ -187,14 +273,19 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             criteria=criteria,
             batch=self.batch if batch is None else batch,
             seed=self.seed if seed is None else seed,
+            arrivals=self.arrivals if arrivals is None else arrivals,
+            burst=self.burst if burst is None else burst,
+            warmup=self.warmup if warmup is None else warmup,
+            thresholds=(*self.thresholds, *thresholds),
+            abort_on=(*self.abort_on, *abort_on),
         )
 
     def _stages_at(
-        self, rate: int | msgspec.UnsetType | None, duration_ns: int | None
+        self, rate: int | msgspec.UnsetType | None, unit: str, duration_ns: int | None
     ) -> Sequence[Stage]:
         if rate is not msgspec.UNSET:
             whole = self.duration_ns if duration_ns is None else duration_ns
-            return [Stage(duration_ns=whole, start_rate=rate, end_rate=rate)]
+            return [Stage(duration_ns=whole, start_rate=rate, end_rate=rate, unit=unit)]
         if duration_ns is None:
             return self.stages
         if len(self.stages) > 1:
@@ -217,41 +308,88 @@ def _have_peak(stages: Sequence[Stage]) -> bool:
     return len(stages) > 2 and max(rates[2:-2]) > max(*rates[:2], *rates[-2:])
 
 
+def spike(low: Stage, high_rate: int, width_ns: int) -> tuple[Stage, Stage, Stage]:
+    """The steady stage ``low`` with a steady peak of ``width_ns`` in its middle."""
+    if width_ns >= low.duration_ns - 1:
+        raise ValueError("a spike must be shorter than its stage")
+    before = (low.duration_ns - width_ns) // 2
+    after = low.duration_ns - width_ns - before
+    return (
+        replace(low, duration_ns=before),
+        replace(low, duration_ns=width_ns, start_rate=high_rate, end_rate=high_rate),
+        replace(low, duration_ns=after),
+    )
+
+
 def parse_stages(text: str) -> tuple[Stage, ...]:
     """Stages from ``100@60s,10k@30s``; ``100..10k@2m`` is a ramp, ``0..100@10s`` one from 0.
 
-    ValueError names the piece and what would be right.
+    ``sine:100..1k/30s@5m`` swings from 100 to 1,000 and back every 30 s, for 5 minutes;
+    ``spike:100..10k/30s@5m`` is 100 with 30 s of 10,000 in the middle: three stages. Rates as for
+    :func:`blaster.units.parse_load`. ValueError names the piece and what would be right.
     """
     if not text.strip():
         raise ValueError("must be stages RATE@TIME or FROM..TO@TIME, such as 100@60s,100..10k@2m")
     pieces = text.split(",")
     if len(pieces) > MAX_STAGES:
         raise ValueError(f"there must be at most {MAX_STAGES:,} stages, not {len(pieces):,}")
-    stages = tuple(_parse_stage(piece) for piece in pieces)
+    stages = [(piece, stage) for piece in pieces for stage in _parse_piece(piece)]
     if len(stages) > 1:
-        for piece, stage in zip(pieces, stages, strict=True):
+        for piece, stage in stages:
             if stage.is_max:
                 raise ValueError(f"{quoted(piece.strip())}: max must be the only stage")
-    return stages
+    return tuple(stage for _, stage in stages)
 
 
-def _parse_stage(piece: str) -> Stage:
+def _parse_piece(piece: str) -> tuple[Stage, ...]:
     shown = quoted(piece.strip())
     match = _STAGE.fullmatch(piece)
     if match is None:
         raise ValueError(f"{shown} must be RATE@TIME or FROM..TO@TIME, such as 100..10k@2m")
+    shape = _SHAPE.fullmatch(match["rate"])
+    if shape is None and match["rate"].startswith(("sine:", "spike:")):
+        raise ValueError(
+            f"{shown} must be sine:FROM..TO/PERIOD@TIME or spike:FROM..TO/WIDTH@TIME, "
+            "such as sine:100..1k/30s@5m"
+        )
     try:
         duration_ns = parse_duration(match["duration"])
+        time_ns = parse_duration(shape["time"]) if shape else 0
+        start, end, unit = _parse_rates(shape["rates"] if shape else match["rate"])
+        if shape is None:
+            return (Stage(duration_ns=duration_ns, start_rate=start, end_rate=end, unit=unit),)
+        if start is None or end is None or start == end:
+            raise ValueError(RAMP_WANTED)
+        low = Stage(duration_ns=duration_ns, start_rate=start, end_rate=start, unit=unit)
+        if shape["shape"] == "spike":
+            return spike(low, end, time_ns)
+        return (replace(low, end_rate=end, period_ns=time_ns),)
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
-    start, dots, end = match["rate"].partition("..")
+
+
+def _parse_rates(text: str) -> tuple[int | None, int | None, str]:
+    """Start, end and unit of ``RATE`` or ``FROM..TO``; FROM needs no unit of its own."""
+    start, dots, end = text.partition("..")
     if not dots:
-        try:
-            rate = parse_rate(start)
-        except ValueError as error:
-            raise ValueError(f"{shown}: {error}") from None
-        return Stage(duration_ns=duration_ns, start_rate=rate, end_rate=rate)
-    start_rate, end_rate = parse_count(start), parse_count(end)
-    if start_rate is None or end_rate is None or start_rate == end_rate == 0:
-        raise ValueError(f"{shown}: {RAMP_WANTED}")
-    return Stage(duration_ns=duration_ns, start_rate=start_rate, end_rate=end_rate)
+        rate, unit = parse_load(start)
+        return rate, rate, unit
+    if not end.strip().endswith("/s"):
+        rates = parse_count(start), parse_count(end)
+        unit = "spans"
+    else:
+        last, unit = parse_load(end)
+        rates = _parse_start(start, unit), last
+    if None in rates or rates == (0, 0):
+        raise ValueError(RAMP_WANTED)
+    return *rates, unit
+
+
+def _parse_start(text: str, unit: str) -> int | None:
+    """The start of a ramp whose end is in ``unit``."""
+    if (count := parse_count(text)) is not None and (unit != "bytes" or count == 0):
+        return count
+    if not text.strip().endswith("/s"):
+        text += "/s"
+    rate, its_unit = parse_load(text)
+    return rate if its_unit == unit else None

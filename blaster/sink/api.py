@@ -1,8 +1,9 @@
-"""The sink's HTTP API: what it counted, as JSON and for Prometheus."""
+"""The sink's HTTP API: what it counted, as JSON and for Prometheus; and a freeze on request."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import socketserver
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 from blaster.errors import UsageError
 from blaster.sink.counts import SinkCounts
@@ -22,6 +24,8 @@ CONNECTIONS = 64
 """At most so many at a time; more are closed at once."""
 TIMEOUT_S = 10.0
 """How long a client may take to send a request, and an idle connection stays open."""
+
+MOST_FREEZE_S = 600.0
 
 POLL_S = 0.1
 """How often the server looks whether it is to stop."""
@@ -87,16 +91,24 @@ def _resident_bytes() -> int | None:
 class ApiServer:
     """Serves the counts over HTTP from threads of its own."""
 
-    def __init__(self, host: str, port: int, counts: Callable[[], SinkCounts]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        counts: Callable[[], SinkCounts],
+        freeze: Callable[[float], None],
+    ) -> None:
+        """``counts`` and ``freeze`` (for so many seconds) are called from any thread."""
         self._host = host
         self._port = port
         self._counts = counts
+        self._freeze = freeze
         self._server: _Server | None = None
 
     def start(self) -> int:
         """Listens; returns the port. Raises UsageError when the address can't be listened on."""
         try:
-            self._server = _Server(self._host, self._port, self._counts)
+            self._server = _Server(self._host, self._port, self._counts, self._freeze)
         except OSError as error:
             raise UsageError(
                 f"--api-port {self._port}: can't listen on {self._host}:{self._port}: "
@@ -119,9 +131,16 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128  # with socketserver's 5 a burst of clients waits for SYN to be resent
 
-    def __init__(self, host: str, port: int, counts: Callable[[], SinkCounts]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        counts: Callable[[], SinkCounts],
+        freeze: Callable[[float], None],
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.counts = counts
+        self.freeze = freeze
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__((host, port), _Handler)
 
@@ -176,7 +195,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._answer(405, TEXT, "only GET and HEAD\n", Allow="GET, HEAD")
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
+    def do_POST(self) -> None:
+        path, _, query = self.path.partition("?")
+        if path != "/v1/freeze":
+            self._refuse()
+            return
+        self.close_connection = True  # a body is not read
+        try:
+            (text,) = parse_qs(query).get("seconds", ["1"])
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds <= MOST_FREEZE_S:
+            self._answer(400, TEXT, f"seconds: 0 to {MOST_FREEZE_S:g}\n")
+            return
+        self.server.freeze(seconds)
+        self._answer(200, JSON, json.dumps({"seconds": seconds}) + "\n")
+
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
     def _answer(self, status: int, content_type: str, text: str, **headers: str) -> None:
         body = text.encode()

@@ -13,6 +13,7 @@ import grpc
 
 from blaster._native import Scanner
 from blaster.errors import UsageError
+from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
 from blaster.sink.counts import SinkCounts
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -27,10 +28,18 @@ EMPTY_RESPONSE = b""
 class GrpcReceiver:
     """Listens for OTLP/gRPC and scans what comes."""
 
-    def __init__(self, host: str, port: int, capacity: int, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        remember: int,
+        max_message_bytes: int,
+        capacity: Capacity = NO_LIMIT,
+    ) -> None:
         self._host = host
         self._port = port
-        self._scanner = Scanner(capacity)
+        self._scanner = Scanner(remember)
+        self._gate = Gate(capacity)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(THREADS),
             options=[
@@ -63,8 +72,21 @@ class GrpcReceiver:
         """What was counted so far."""
         return SinkCounts.from_scan(self._scanner.counts())
 
+    def freeze(self, seconds: float) -> None:
+        """Answers nobody for so long."""
+        self._gate.freeze(seconds)
+
     def _export(self, data: bytes, context: Any) -> bytes:
-        if self._scanner.request(data) < 0:
+        self._gate.thaw()
+        # An empty message asks for nothing: a client's first look whether anybody is there.
+        if data and not self._gate.admits():
+            context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
+            context.set_details("over capacity")
+            return EMPTY_RESPONSE
+        spans = self._scanner.request(data)
+        if spans >= 0:
+            self._gate.serve(spans)
+        else:
             context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             context.set_details("the message is not an ExportTraceServiceRequest")
         return EMPTY_RESPONSE

@@ -15,13 +15,17 @@ from typing import Protocol
 
 from blaster.errors import BlasterError, UsageError
 from blaster.sink.api import ApiServer
+from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
 from blaster.sink.counts import SinkCounts
+from blaster.units import parse_duration, quoted
 
-DEFAULT_CAPACITY = 1 << 22
+DEFAULT_REMEMBER = 1 << 22
 """IDs remembered: some 45 to 90 MB once so many have come."""
 DEFAULT_MAX_MESSAGE_BYTES = 4 << 20
 """What gRPC receivers take unless told otherwise."""
 RECEIVERS = ("auto", "wire", "grpc")
+FREEZE_S = 1.0
+"""How long SIGUSR1 freezes the sink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,11 @@ class SinkOptions:
     """What ``blaster sink`` is asked for. A port of 0 is any free one.
 
     ``json``: the line that says it is ready is JSON. ``parent_pipe``: end at the end of standard
-    input, and never outlive the parent. ``capacity``: how many IDs are remembered to find
-    duplicates exactly. ``receiver``: wire (native), grpc (grpcio), or auto, which is wire where it
-    was built.
+    input, and never outlive the parent. ``remember``: how many IDs are remembered to find
+    duplicates exactly. ``capacity``: the spans a second that it pretends to manage, 0 for no limit;
+    ``overload``: what it does beyond, refuse or queue; ``service_time``: a duration that each
+    answer takes besides. ``receiver``: wire (native), grpc (grpcio), or auto, which is wire where
+    it was built.
     """
 
     host: str = "127.0.0.1"
@@ -39,7 +45,10 @@ class SinkOptions:
     api_port: int = 4319
     json: bool = False
     parent_pipe: bool = False
-    capacity: int = DEFAULT_CAPACITY
+    remember: int = DEFAULT_REMEMBER
+    capacity: int = 0
+    overload: str = OVERLOADS[0]
+    service_time: str = "0s"
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     receiver: str = "auto"
 
@@ -48,13 +57,25 @@ class SinkOptions:
         for name, value, least, most in (
             ("grpc-port", self.grpc_port, 0, 65535),
             ("api-port", self.api_port, 0, 65535),
-            ("capacity", self.capacity, 1, 1 << 32),
+            ("remember", self.remember, 1, 1 << 32),
+            ("capacity", self.capacity, 0, MOST_SPANS_PER_S),
             ("max-message-bytes", self.max_message_bytes, 1, (1 << 31) - 1),
         ):
             if not least <= value <= most:
                 raise UsageError(f"--{name} {value}: must be {least} to {most}")
         if self.receiver not in RECEIVERS:
             raise UsageError(f"--receiver {self.receiver}: must be {', '.join(RECEIVERS)}")
+        if self.overload not in OVERLOADS:
+            raise UsageError(f"--overload {quoted(self.overload)}: must be {', '.join(OVERLOADS)}")
+        self.pretended()
+
+    def pretended(self) -> Capacity:
+        """The capacity to pretend. Raises UsageError when the service time is none."""
+        try:
+            service_ns = parse_duration(self.service_time) if self.service_time != "0s" else 0
+        except ValueError as error:
+            raise UsageError(f"--service-time {quoted(self.service_time)}: {error}") from None
+        return Capacity(self.capacity, self.overload, service_ns / 1e9)
 
 
 class Receiver(Protocol):
@@ -66,6 +87,9 @@ class Receiver(Protocol):
     def stop(self, grace_s: float = 1.0) -> None:
         """Stops listening; requests in flight have ``grace_s`` seconds to end."""
 
+    def freeze(self, seconds: float) -> None:
+        """Answers nobody for so long."""
+
     def counts(self) -> SinkCounts:
         """What was counted so far."""
 
@@ -74,8 +98,9 @@ def serve(options: SinkOptions) -> None:
     """Receives until SIGTERM, SIGINT or (with ``parent_pipe``) the end of standard input.
 
     Prints one line on standard output once it listens. With ``parent_pipe`` SIGINT is ignored:
-    Ctrl-C in a terminal reaches everybody, and the parent still wants the counts. Call it from the
-    main thread. Raises UsageError when an option is wrong or a port can't be had.
+    Ctrl-C in a terminal reaches everybody, and the parent still wants the counts. SIGUSR1 freezes
+    it for a second. Call it from the main thread. Raises UsageError when an option is wrong or a
+    port can't be had.
     """
     options.check()
     if options.parent_pipe:
@@ -83,18 +108,23 @@ def serve(options: SinkOptions) -> None:
     with _signals(ignore_sigint=options.parent_pipe) as stop:
         receiver = _receiver(options)
         grpc_port = receiver.start()
-        api = ApiServer(options.host, options.api_port, receiver.counts)
+        api = ApiServer(options.host, options.api_port, receiver.counts, receiver.freeze)
+        thawed = signal.signal(signal.SIGUSR1, lambda *_: receiver.freeze(FREEZE_S))
         try:
             api_port = api.start()
             _say_ready(options, grpc_port, api_port)
             _wait(stop, options.parent_pipe)
         finally:
+            signal.signal(signal.SIGUSR1, thawed)
             api.stop()
             receiver.stop()
 
 
 def _receiver(options: SinkOptions) -> Receiver:
-    arguments = (options.host, options.grpc_port, options.capacity, options.max_message_bytes)
+    arguments = (
+        *(options.host, options.grpc_port, options.remember, options.max_message_bytes),
+        options.pretended(),
+    )
     if options.receiver != "grpc":
         try:
             from blaster.sink.wire_receiver import WireReceiver
@@ -172,7 +202,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default=default.host)
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port)
     parser.add_argument("--api-port", type=int, default=default.api_port)
+    parser.add_argument("--remember", type=int, default=default.remember)
     parser.add_argument("--capacity", type=int, default=default.capacity)
+    parser.add_argument("--overload", choices=OVERLOADS, default=default.overload)
+    parser.add_argument("--service-time", default=default.service_time)
     parser.add_argument("--max-message-bytes", type=int, default=default.max_message_bytes)
     parser.add_argument("--receiver", choices=RECEIVERS, default=default.receiver)
     parser.add_argument("--json", action="store_true")

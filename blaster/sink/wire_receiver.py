@@ -7,6 +7,7 @@ from array import array
 
 from blaster._wire import Receiver
 from blaster.errors import UsageError
+from blaster.sink.capacity import NO_LIMIT, Capacity
 from blaster.sink.counts import SinkCounts
 
 MOST_MESSAGE_BYTES = (1 << 31) - (1 << 17)
@@ -16,9 +17,17 @@ MOST_MESSAGE_BYTES = (1 << 31) - (1 << 17)
 class WireReceiver:
     """Listens for OTLP/gRPC and scans what comes, in one thread without the GIL."""
 
-    def __init__(self, host: str, port: int, capacity: int, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        remember: int,
+        max_message_bytes: int,
+        capacity: Capacity = NO_LIMIT,
+    ) -> None:
         self._host = host
         self._port = port
+        self._remember = remember
         self._capacity = capacity
         self._max_message = min(max_message_bytes, MOST_MESSAGE_BYTES)
         self._stop = array("q", [0])
@@ -31,8 +40,12 @@ class WireReceiver:
             receiver = Receiver(
                 self._host,
                 self._port,
-                scanner_capacity=self._capacity,
+                scanner_capacity=self._remember,
                 max_message=self._max_message,
+                capacity=self._capacity.spans_per_s,
+                queue=self._capacity.queue,
+                patience_s=self._capacity.patience_s,
+                service_time_s=self._capacity.service_time_s,
             )
         except OSError as error:
             raise UsageError(
@@ -49,7 +62,8 @@ class WireReceiver:
     def stop(self, grace_s: float = 1.0) -> None:
         """Stops listening and closes the connections, within ``grace_s`` seconds.
 
-        What came whole was answered at once, so no request is cut short that could still end.
+        What came whole was answered at once, so no request is cut short that could still end,
+        unless it waits for its turn.
         """
         if self._thread is None or self._receiver is None:
             return
@@ -57,6 +71,11 @@ class WireReceiver:
         self._thread.join(grace_s)
         if not self._thread.is_alive():
             self._receiver.close()
+
+    def freeze(self, seconds: float) -> None:
+        """Answers nobody for so long."""
+        assert self._receiver is not None, "start() comes first"
+        self._receiver.freeze(seconds)
 
     def counts(self) -> SinkCounts:
         """What was counted so far."""

@@ -2,51 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from statistics import fmean
+
 from blaster.engine.results import Results
 
 NOBODY, TARGET, GENERATOR, IN_FLIGHT_CAP = "nobody", "target", "generator", "in-flight cap"
 
 BUSY_PERCENT = 85.0
-"""A worker that spends more than this of a core has no headroom."""
+"""A worker that spends more than this of a core, or that spends so much or waits for it, has no
+headroom: the rest goes to waking up."""
 
 LATE_MS = 100.0
 """Sends later than this at p99 are a sign of a limit, not of the scheduler's jitter."""
 
+NEAR_CEILING = 0.9
+"""The share of what the generator managed against the null sink from which it is the suspect."""
+
+GROWTH_FACTOR, GROWTH_MS = 2.0, 50.0
+"""Latency grew when the last third's p99 is so many times the first third's, and so much more."""
+
 _PUSHBACK = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "NO_ANSWER_TIMEOUT")
 
 
-def limit_of(results: Results) -> tuple[str, str]:
+def limit_of(
+    results: Results, *, ceiling: float | None = None, cap_reached: bool | None = None
+) -> tuple[str, str]:
     """The limit and, in a sentence, the evidence for it.
 
     The generator is suspected first: a target's limit is claimed only when it can't be ours.
+    ``ceiling``: spans per second that this machine offered the null sink, where that was measured.
+    ``cap_reached``: whether all requests allowed were in flight, where that is known better than
+    from the series.
     """
-    busy = (results.generator.cpu_percent.avg or 0.0) / results.generator.workers
-    cap_reached = _cap_reached(results)
+    if cap_reached is None:
+        cap_reached = any(p.in_flight >= results.configuration.in_flight for p in results.series)
+    return next(_suspects(results, ceiling, cap_reached))
+
+
+def _suspects(
+    results: Results, ceiling: float | None, cap_reached: bool
+) -> Iterator[tuple[str, str]]:
+    """Each limit that the evidence speaks for, the strongest first; nobody at last."""
+    starved = starvation_of(results)
+    if starved is not None:
+        yield GENERATOR, starved
+    offered = results.rate.achieved_spans_per_s
+    if ceiling is not None and offered > NEAR_CEILING * ceiling:
+        yield (
+            GENERATOR,
+            f"{offered:,.0f} spans/s were offered, and this machine managed no more than "
+            f"{ceiling:,.0f} against the null sink",
+        )
     pushback = {s: n for s, n in results.requests.by_status.items() if s in _PUSHBACK}
-    closed = results.rate.target_spans_per_s is None
-    lateness = results.lateness_ms.p99 or 0.0
-    behind = results.spans.not_offered > 0 or lateness > LATE_MS
-    if busy > BUSY_PERCENT:
-        return GENERATOR, f"the workers spent {busy:.0f} % of a core each: they had no headroom"
     if pushback:
         said = ", ".join(f"{n:,} × {status}" for status, n in pushback.items())
-        return TARGET, f"the target pushed back: {said}"
-    if closed:
-        return IN_FLIGHT_CAP, (
-            f"{results.configuration.in_flight} requests were in flight throughout and the workers "
-            f"spent {busy:.0f} % of a core each: the load waited for answers"
+        yield TARGET, f"the target pushed back: {said}"
+    cap = results.configuration.in_flight
+    if results.rate.target_spans_per_s is None:
+        yield (
+            IN_FLIGHT_CAP,
+            f"{cap} requests were in flight throughout and the workers spent "
+            f"{_busy(results):.0f} % of a core each: the load waited for answers",
         )
-    if behind and cap_reached:
-        return TARGET, (
-            f"all {results.configuration.in_flight} requests in flight awaited answers while the "
-            f"load fell behind its schedule (lateness p99 {lateness:.0f} ms)"
+    lateness = results.lateness_ms.p99 or 0.0
+    if results.spans.not_offered > 0 or lateness > LATE_MS:
+        if cap_reached:
+            yield (
+                TARGET,
+                f"all {cap} requests in flight awaited answers while the load fell behind its "
+                f"schedule (lateness p99 {lateness:.0f} ms)",
+            )
+        yield (
+            GENERATOR,
+            f"sends were late (p99 {lateness:.0f} ms) though requests could still have been sent",
         )
-    if behind:
-        return GENERATOR, (
-            f"sends were late (p99 {lateness:.0f} ms) though requests could still have been sent"
-        )
-    return NOBODY, "the load kept to its schedule and the target kept up"
+    growth = _growth(results)
+    if growth is not None:
+        yield TARGET, growth
+    yield NOBODY, "the load kept to its schedule and the target kept up"
 
 
-def _cap_reached(results: Results) -> bool:
-    return any(p.in_flight >= results.configuration.in_flight for p in results.series)
+def starvation_of(results: Results) -> str | None:
+    """The sentence that says that the workers had no CPU left; None when they had.
+
+    What counts is how long they ran or wanted to: a worker that others keep off the CPU is at its
+    limit however little it spends.
+    """
+    ran, waited = results.generator.worker_cpu_percent, results.generator.run_queue_percent
+    late = results.spans.not_offered > 0 or (results.lateness_ms.p99 or 0.0) > LATE_MS
+    busy, queued = _busy(results), waited.avg or 0.0
+    if late and ran.peak is not None and waited.peak is not None:
+        busy, queued = max(busy, ran.peak), waited.peak
+    if busy + queued <= BUSY_PERCENT:
+        return None
+    if busy > BUSY_PERCENT or queued < 10:
+        return f"the workers spent {busy:.0f} % of a core each: they had no headroom"
+    return (
+        f"the workers got {busy:.0f} % of a core each and waited for a CPU "
+        f"another {queued:.0f} % of the time"
+    )
+
+
+def _busy(results: Results) -> float:
+    """Percent of a core that a worker spent while it had to offer."""
+    ran = results.generator.worker_cpu_percent.avg
+    if ran is not None:
+        return ran
+    return (results.generator.cpu_percent.avg or 0.0) / results.generator.workers
+
+
+def _growth(results: Results) -> str | None:
+    """The sentence that says that latency and requests in flight grew; None when they did not."""
+    points = [p for p in results.series if p.p99_ms is not None and p.t <= results.duration_s + 0.5]
+    third = len(points) // 3
+    stages = results.configuration.stages
+    if third == 0 or len(stages) > 1 or " to " in stages[0]:
+        return None  # growth under a growing load is not held against the target
+    first, last = points[:third], points[-third:]
+    before, after = (fmean(p.p99_ms or 0.0 for p in part) for part in (first, last))
+    waiting, more = (fmean(p.in_flight for p in part) for part in (first, last))
+    if after < max(GROWTH_FACTOR * before, before + GROWTH_MS) or more <= GROWTH_FACTOR * waiting:
+        return None
+    return (
+        f"latency grew from {before:.0f} to {after:.0f} ms (p99) and requests in flight from "
+        f"{waiting:.0f} to {more:.0f}, though the load was steady"
+    )

@@ -1,25 +1,25 @@
-"""The verdict: the scenario's criteria and the accounts, each a check; and who was the limit."""
+"""The verdict: the accounts, the scenario's criteria and thresholds, each a check; and who was the
+limit."""
 
 from __future__ import annotations
 
-from statistics import fmean
-
+from blaster.engine.recovery import Back
 from blaster.engine.results import Check, Results, Verdict
+from blaster.engine.steady import Leak
 from blaster.scenario.scenario import Scenario
 from blaster.units import format_bytes, format_count
+from blaster.verdict import thresholds
 from blaster.verdict.limit import limit_of
-
-NOT_MEASURED = "not measured"
-
-RECOVERY_FACTOR, RECOVERY_POINTS = 1.5, 5.0
-"""CPU is back at its baseline when it is at most so many times as much, or so many points more:
-whichever is more, since idle processes' clocks tick in hundredths."""
+from blaster.verdict.thresholds import NOT_MEASURED
 
 
 def judge(results: Results, scenario: Scenario) -> Verdict:
     """The verdict on a run by the scenario's criteria. A criterion that could not be measured is
     not failed, and is not claimed as passed either."""
     checks = [_accounts(results), *_sink(results), *_criteria(results, scenario)]
+    checks += [thresholds.check(results, threshold) for threshold in scenario.thresholds]
+    if results.aborted is not None:
+        checks.append(Check("abort-on", "does not hold", results.aborted, False))
     if results.generator.lost_workers:
         lost = ", ".join(results.generator.lost_workers)
         checks.append(Check("workers", "all alive", lost, False))
@@ -98,27 +98,29 @@ def _criteria(results: Results, scenario: Scenario) -> list[Check]:
         dropped = results.spans.scheduled - results.spans.accepted
         checks.append(Check("spans dropped", "0", format_count(dropped), dropped == 0))
     if criteria.cpu_recovers:
-        checks.append(_recovery(results, scenario))
+        found = results.recovery
+        back, slow = (found.target_cpu_percent, found.latency_ms) if found else (None, None)
+        checks.append(_back("target CPU after the spike", "%", back))
+        checks.append(_back("latency p99 after the spike", "ms", slow))
+    if criteria.no_leak:
+        checks.append(_leak("target memory leak", results.leak.target))
+        checks.append(_leak("generator memory leak", results.leak.generator))
     return checks
 
 
-def _recovery(results: Results, scenario: Scenario) -> Check:
-    """Whether the target's CPU in the later half of the last stage is that of the first stage."""
-    name = "target CPU after the spike"
-    first_end = scenario.stages[0].duration_ns / 1e9
-    last_end = scenario.duration_ns / 1e9
-    last_middle = last_end - scenario.stages[-1].duration_ns / 2e9
-    baseline = _cpu_between(results, 0, first_end)
-    after = _cpu_between(results, last_middle, last_end + 1)
-    if baseline is None or after is None:
+def _back(name: str, unit: str, back: Back | None) -> Check:
+    """Whether a figure came back to its baseline's band before the run's end."""
+    if back is None:
         return Check(name, "back at its baseline", NOT_MEASURED, None)
-    limit = max(baseline * RECOVERY_FACTOR, baseline + RECOVERY_POINTS)
     return Check(
-        name, f"< {limit:.1f} % (before: {baseline:.1f} %)", f"{after:.1f} %", after < limit
+        name,
+        f"<= {back.limit:.1f} {unit} (before: {back.baseline:.1f} {unit})",
+        "not until the end" if back.seconds is None else f"after {back.seconds:.1f} s",
+        back.recovered,
     )
 
 
-def _cpu_between(results: Results, begin_s: float, end_s: float) -> float | None:
-    values = [p.target_cpu for p in results.series if begin_s < p.t <= end_s]
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+def _leak(name: str, leak: Leak | None) -> Check:
+    if leak is None or leak.leaking is None:
+        return Check(name, "none", NOT_MEASURED if leak is None else leak.reason, None)
+    return Check(name, "none", leak.reason, not leak.leaking)

@@ -21,13 +21,15 @@
 enum { OUTPUT_MOST = 1 << 20, ANSWER_MOST = 1024 };
 
 /* The first byte of the input. */
-enum { RAW_START = 1, RAW_FRAMES = 2, DIRECT = 4, TICKS = 8, SLOW_READER = 16, PIECES = 32 };
-
-static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
-    if (scanner_request(context, message, length) < 0)
-        return (struct grpc_answer){GRPC_INVALID_ARGUMENT, "100 % wrong\n"};
-    return (struct grpc_answer){GRPC_OK, NULL};
-}
+enum {
+    RAW_START = 1,
+    RAW_FRAMES = 2,
+    DIRECT = 4,
+    TICKS = 8,
+    SLOW_READER = 16,
+    PIECES = 32,
+    LATER = 64
+};
 
 /* Follows the frames of the output across its pieces. */
 struct reader {
@@ -58,11 +60,22 @@ static void follow(struct reader *reader, const uint8_t *data, size_t length) {
 
 struct session {
     struct conn_shared shared;
+    struct scanner *scanner;
     struct conn *conn;
     struct reader reader;
     uint8_t options;
     size_t piece;
+    int64_t answer_at;
 };
+
+static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
+    struct session *session = context;
+    if (scanner_request(session->scanner, message, length) < 0)
+        return (struct grpc_answer){GRPC_INVALID_ARGUMENT, "100 % wrong\n", 0};
+    if (session->options & LATER)
+        session->answer_at = session->shared.now + 70000000;
+    return (struct grpc_answer){GRPC_OK, NULL, session->answer_at};
+}
 
 /* A slow reader takes a little at a time; and nothing at all until a lot is waiting. */
 static void drain(struct session *session) {
@@ -106,6 +119,10 @@ static void feed(struct session *session, const uint8_t *data, size_t length) {
         if (session->options & TICKS) {
             session->shared.now += 50000000;
             conn_tick(session->conn);
+            void *owner = conn_next_due(&session->shared);
+            REQUIRE(owner == NULL || owner == session);
+            REQUIRE(owner != NULL || conn_due(&session->shared) > session->shared.now);
+            drain(session);
         }
     }
 }
@@ -122,11 +139,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     };
     if (size == 0)
         return 0;
-    struct scanner *scanner = scanner_new(64);
-    REQUIRE(scanner != NULL);
-    conn_shared_init(&session.shared, &limits, 20000, deliver, scanner);
+    session.scanner = scanner_new(64);
+    REQUIRE(session.scanner != NULL);
+    conn_shared_init(&session.shared, &limits, 20000, deliver, &session);
     session.shared.now = 1;
-    session.conn = conn_new(&session.shared);
+    session.conn = conn_new(&session.shared, &session);
     REQUIRE(session.conn != NULL);
     session.options = data[0];
     data++;
@@ -156,6 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     conn_free(session.conn);
     conn_shared_clear(&session.shared);
     REQUIRE(session.shared.pool.committed == 0 && session.shared.pool.idle_bytes == 0);
-    scanner_free(scanner);
+    REQUIRE(conn_due(&session.shared) == INT64_MAX);
+    scanner_free(session.scanner);
     return 0;
 }

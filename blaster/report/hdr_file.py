@@ -1,0 +1,17 @@
+"""The latencies as files for HdrHistogram's own tools."""
+
+from __future__ import annotations
+
+from blaster import __version__
+from blaster.measure.hdr import Latencies, distribution, interval_log
+from blaster.report import json_file
+
+
+def write(latencies: Latencies, path: str) -> None:
+    """Writes a percentile distribution of the response times where ``path`` ends in ``.hgrm``, an
+    interval log otherwise."""
+    if path.endswith(".hgrm"):
+        lines = distribution(latencies.response)
+    else:
+        lines = interval_log(latencies.intervals, latencies.started_at, __version__)
+    json_file.write("".join(lines), path)

@@ -1,0 +1,111 @@
+"""A sink of known capacity: latencies by the arithmetic of queues, and coordinated omission."""
+
+import http.client
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import cli
+import pytest
+
+from blaster.sink.process import EmbeddedSink
+from blaster.transport.choice import wire_is_built
+
+RECEIVERS = ["grpc", *(["wire"] if wire_is_built() else [])]
+CAPACITY = 10_000
+
+
+def offer(sink: EmbeddedSink, folder: Path, *options: str) -> dict[str, Any]:
+    """results.json of a run against the sink."""
+    out = folder / "r.json"
+    ran = cli.blaster(
+        *("run", "--endpoint", sink.endpoint, "--quiet", "--json", str(out)), *options
+    )
+    assert ran.returncode in (0, 1), ran.stderr
+    read = cli.results(out)
+    counts = sink.settled_counts()
+    accepted, unknown = read["spans"]["accepted"], read["spans"]["unknown"]
+    assert accepted <= counts.spans <= accepted + unknown
+    return read
+
+
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_refuses_beyond_its_capacity(tmp_path: Path, receiver: str) -> None:
+    """What a token bucket of 20 ms lets through in a second, and not a span of the rest."""
+    options = ("--capacity", str(CAPACITY), "--overload", "refuse", "--receiver", receiver)
+    with EmbeddedSink(*options) as sink:
+        read = offer(sink, tmp_path, "--rate", "20000", "--duration", "1s", "--batch", "20")
+    assert read["spans"]["accepted"] == pytest.approx(1.02 * CAPACITY, rel=0.02)
+    assert read["spans"]["failed"] == read["spans"]["sent"] - read["spans"]["accepted"]
+    assert set(read["requests"]["by_status"]) == {"OK", "RESOURCE_EXHAUSTED"}
+    assert read["verdict"]["limited_by"] == "target"
+
+
+@pytest.mark.skipif(not wire_is_built(), reason="the native receiver was not built")
+def test_the_backlog_of_a_queue(tmp_path: Path) -> None:
+    """D/D/1 beyond its capacity: with R spans/s offered for T seconds and N served, a request due
+    at t waits for a backlog of (R - N)·t spans, so that latency grows in a line from the service
+    time S = batch/N to S + T·(R/N - 1): percentile p is S + p·T·(R/N - 1)."""
+    rate, seconds, batch = 12_000, 2, 40
+    with EmbeddedSink("--capacity", str(CAPACITY), "--overload", "queue") as sink:
+        options = ("--rate", str(rate), "--duration", f"{seconds}s", "--batch", str(batch))
+        read = offer(sink, tmp_path, *options)
+    assert read["spans"]["accepted"] == rate * seconds
+    service, growth = 1e3 * batch / CAPACITY, 1e3 * seconds * (rate / CAPACITY - 1)
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0), ("mean", 0.5)):
+        expected = service + share * growth
+        assert read["latency_ms"]["response"][name] == pytest.approx(expected, rel=0.05), name
+
+
+@pytest.mark.skipif(not wire_is_built(), reason="the native receiver was not built")
+def test_below_capacity_each_request_takes_its_service_time(tmp_path: Path) -> None:
+    """D/D/1 below its capacity: nobody waits, and latency is batch/N plus the service time."""
+    sink_options = ("--capacity", str(CAPACITY), "--overload", "queue", "--service-time", "30ms")
+    with EmbeddedSink(*sink_options) as sink:
+        read = offer(sink, tmp_path, "--rate", "5000", "--duration", "2s", "--batch", "200")
+    assert read["latency_ms"]["response"]["p50"] == pytest.approx(20 + 30, rel=0.05)
+    assert read["latency_ms"]["service"]["p50"] == pytest.approx(20 + 30, rel=0.05)
+
+
+@pytest.mark.skipif(not wire_is_built(), reason="the native receiver was not built")
+@pytest.mark.parametrize("by", ["api", "signal"])
+def test_the_triangle_of_coordinated_omission(tmp_path: Path, by: str) -> None:
+    """A freeze of one second in a run of four: a quarter of the requests is delayed, evenly from 1
+    second down to 0, and the response times show it: P(response > x) = (1 - x)/4. Few were in
+    flight, and only those show it in the service times."""
+
+    def freeze() -> None:
+        if by == "signal":
+            os.kill(sink.pid, signal.SIGUSR1)
+            return
+        api = http.client.HTTPConnection("127.0.0.1", sink.api_port, timeout=5)
+        api.request("POST", "/v1/freeze?seconds=1")
+        assert api.getresponse().status == 200
+        api.close()
+
+    with EmbeddedSink() as sink:
+        timer = threading.Timer(2.2, freeze)
+        timer.start()
+        options = ("--rate", "10000", "--duration", "4s", "--batch", "50", "--in-flight", "4")
+        read = offer(sink, tmp_path, *options)
+        timer.join()
+    response, service = read["latency_ms"]["response"], read["latency_ms"]["service"]
+    assert read["spans"]["accepted"] == 40_000
+    assert response["max"] == pytest.approx(1000, rel=0.05)
+    assert response["p99"] == pytest.approx(960, rel=0.05)
+    assert response["p90"] == pytest.approx(600, rel=0.05)
+    assert response["mean"] == pytest.approx(125, rel=0.10)
+    assert service["max"] == pytest.approx(1000, rel=0.05)
+    assert service["p90"] < 50 and service["mean"] < 20
+
+
+@pytest.mark.parametrize("query", ["seconds=-1", "seconds=x", "seconds=nan", "seconds=1e9"])
+def test_a_freeze_that_is_none(query: str) -> None:
+    """A wrong number of seconds is refused, and freezes nothing."""
+    with EmbeddedSink() as sink:
+        api = http.client.HTTPConnection("127.0.0.1", sink.api_port, timeout=5)
+        api.request("POST", f"/v1/freeze?{query}")
+        assert api.getresponse().status == 400
+        api.close()
