@@ -173,7 +173,9 @@ def search(folder: Path, *options: str) -> dict[str, Any]:
 def test_finds_the_sinks_capacity(tmp_path: Path, rate: int, overload: str) -> None:
     """The search finds what the sink pretends to manage, and that it holds at twice as much."""
     found = search(
-        tmp_path, "--embedded", "--sink-capacity", str(rate), "--sink-overload", overload
+        tmp_path,
+        *("--embedded", "--sink-capacity", str(rate), "--sink-overload", overload),
+        *("--repeats", "3"),
     )
     assert found["ndr"] == pytest.approx(rate, rel=0.03)
     assert found["pdr"] == pytest.approx(rate, rel=0.03)

@@ -20,7 +20,7 @@ from blaster.verdict.limit import GENERATOR, NOBODY, TARGET, held_back, limit_of
 
 Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
-GRACE_S = 0.01
+GRACE_S = 0.02
 HICCUP_S, BUNCH_S = 0.01, 0.05
 """A send so late is a hiccup of ours, and what fails so soon after it may be our doing."""
 
