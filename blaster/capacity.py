@@ -136,7 +136,9 @@ def find(
         found = capacity.search(search.goals, trials.ceiling, trials.measure)
         rate = found.pdr or found.ndr
         if rate and found.limited_by != GENERATOR:
-            found.overload = trials.overload(rate, found.batch)
+            before = trials.measure(capacity.OVERLOAD, RECOVERY_LOAD * rate, 1.0, found.batch)
+            found.trials.append(before)
+            found.overload = trials.overload(rate, found.batch, before.p99_ms or 0.0)
     found.usl = capacity.fit_law(found.trials)
     found.duration_s = round(time.monotonic() - began, 3)
     return found
@@ -198,9 +200,11 @@ class _Trials:
             time.sleep(REST_S)
         return trial
 
-    def overload(self, ceiling: float, batch: int) -> Overload:
-        """Twice the ceiling, then less than it in the same run, so that the recovery is seen."""
-        before = self.measure(capacity.OVERLOAD, RECOVERY_LOAD * ceiling, 1.0, batch)
+    def overload(self, ceiling: float, batch: int, before_ms: float) -> Overload:
+        """Twice the ceiling, then less than it in the same run, so that the recovery is seen.
+
+        ``before_ms``: the latency's 99th percentile at that lesser load, before.
+        """
         over, after = round(2 * ceiling), max(1, round(RECOVERY_LOAD * ceiling))
         stages = f"{over}@{OVERLOAD_S:g}s,{after}@{WATCHED_S:g}s"
         results, outcomes = self._run(batch, stages=stages)
@@ -208,7 +212,7 @@ class _Trials:
         ok = outcomes[outcomes["status"] == Status.OK]
         in_time = ok[ok["done"] <= start + OVERLOAD_S * 1e9]
         accepted = float((in_time["spans"] - in_time["rejected"]).sum()) / OVERLOAD_S
-        band = max(BAND_FACTOR * (before.p99_ms or 0.0), (before.p99_ms or 0.0) + BAND_MS)
+        band = max(BAND_FACTOR * before_ms, before_ms + BAND_MS)
         return Overload(
             offered_spans_per_s=2 * ceiling,
             accepted_spans_per_s=accepted,

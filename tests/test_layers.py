@@ -19,6 +19,7 @@ LAYERS = [
     {"verdict"},
     {"profile"},
     {"run", "doctor"},
+    {"capacity"},
     {"report"},
     {"cli"},
     {"__main__"},

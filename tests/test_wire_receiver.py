@@ -663,12 +663,23 @@ def test_wrong_arguments() -> None:
         {"handshake_timeout_s": 0},
         {"request_timeout_s": -1.0},
         {"idle_timeout_s": float("nan")},
+        {"capacity": -1},
+        {"capacity": 10**9 + 1},
+        {"capacity": 1, "scan": False},
+        {"patience_s": 0},
+        {"service_time_s": -1.0},
+        {"service_time_s": float("nan")},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             wire.Receiver(**wrong)
     with pytest.raises(OSError, match="no-such-host"):
         wire.Receiver("no-such-host.invalid")
     receiver = wire.Receiver()
+    for seconds in (-1.0, 3601, float("nan")):
+        with pytest.raises(ValueError, match="seconds"):
+            receiver.freeze(seconds)
+    with pytest.raises(TypeError):
+        receiver.freeze("x")
     with pytest.raises(OSError, match="in use"):
         wire.Receiver(port=receiver.port)
     for stop in (bytes(8), array("b", [0])):

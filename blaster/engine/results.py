@@ -238,8 +238,8 @@ class Results(msgspec.Struct):
 
     Counts (``spans``, ``requests``, ``bytes``, ``violations``, ``sink``) and the series cover the
     whole run; rates, latency, lateness, ``target`` and ``generator`` leave the warm-up out.
-    ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``: written
-    while the run went on. ``aborted``: the condition that ended it early.
+    ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``:
+    written while the run went on. ``aborted``: the condition that ended it early.
     """
 
     schema: int

@@ -39,7 +39,7 @@ from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import BlasterError, TargetUnreachable
 from blaster.measure.hdr import Interval, merge_intervals
 from blaster.measure.histogram import Histogram
-from blaster.measure.sampler import Sampler, UsageMark
+from blaster.measure.sampler import Sampler, UsageMark, own_rss
 from blaster.measure.schedstat import SchedStat, Share
 from blaster.measure.warmup import mser5
 from blaster.transport.base import Int64, Status
@@ -439,10 +439,10 @@ class _Meter:
         spent = 100e9 * (parent - self._parent_cpu) / max(now - self._then, 1)
         self._parent_cpu, self._then = parent, now
         percent = round(sample.cpu_percent + spent, 1)
-        run = self._run
+        run, rss = self._run, sample.rss_bytes + own_rss()
         run.generator_cpu_peak = max(run.generator_cpu_peak, percent)
-        run.generator_rss_peak = max(run.generator_rss_peak, sample.rss_bytes)
-        return percent, sample.rss_bytes
+        run.generator_rss_peak = max(run.generator_rss_peak, rss)
+        return percent, rss
 
 
 def _warmup_ends(run: Run) -> list[int]:

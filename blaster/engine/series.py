@@ -15,12 +15,12 @@ _Number = TypeVar("_Number", int, float)
 @dataclass(frozen=True, slots=True)
 class Point:
     """One interval of the run. ``t``: seconds since the start, at the interval's end. Counts are
-    of spans, over the interval; ``in_flight`` of requests, at its end; ``backlog``: spans due by its
-    end and not sent yet; ``p99_ms`` and ``mean_ms`` of the response times in it (None without any);
-    CPU in percent of one core, memory in bytes.
+    of spans, over the interval; ``in_flight`` of requests, at its end; ``backlog``: spans due by
+    its end and not sent yet; ``p99_ms`` and ``mean_ms`` of the response times in it (None without
+    any); CPU in percent of one core, memory in bytes.
 
-    Where a long run's points were merged: ``in_flight``, ``backlog``, ``p99_ms``, CPU and memory are the highest
-    of the intervals merged, and ``mean_ms`` their mean by the spans accepted.
+    Where a long run's points were merged: ``in_flight``, ``backlog``, ``p99_ms``, CPU and memory
+    are the highest of the intervals merged, ``mean_ms`` their mean by the spans accepted.
     """
 
     t: float

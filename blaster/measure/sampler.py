@@ -320,6 +320,11 @@ class Sampler:
         return member
 
 
+def own_rss() -> int:
+    """The memory of this process, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def _runs(process: psutil.Process) -> bool:
     """Whether the process has not ended: a zombie has."""
     try:

@@ -30,8 +30,11 @@ class SchedStat:
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = list(pids)
-        self._looks: list[tuple[int, int, int]] = []  # time, ran, waited: first, windows, last
         self._last: dict[int, tuple[int, int]] = {}
+        # Looks (time, ran, waited): the first, the one that began this window, the latest.
+        self._first: tuple[int, int, int] | None = None
+        self._window = self._now = (0, 0, 0)
+        self._peaks = [0.0, 0.0, 0.0]
 
     def look(self, now_ns: int) -> None:
         """Reads the clocks; ``now_ns`` is CLOCK_MONOTONIC. What ended keeps its last figures."""
@@ -42,9 +45,14 @@ class SchedStat:
             return
         ran = sum(ran for ran, _ in self._last.values())
         waited = sum(waited for _, waited in self._last.values())
-        if len(self._looks) > 1 and now_ns - self._looks[-2][0] < WINDOW_NS:
-            self._looks.pop()
-        self._looks.append((now_ns, ran, waited))
+        self._now = (now_ns, ran, waited)
+        if self._first is None:
+            self._first = self._window = self._now
+        if now_ns - self._window[0] >= WINDOW_NS:
+            for column in (1, 2):
+                share = self._percent(self._window, column)
+                self._peaks[column] = max(self._peaks[column], share)
+            self._window = self._now
 
     def ran(self) -> Share | None:
         """The share on a CPU; None when it could not be read twice."""
@@ -55,18 +63,14 @@ class SchedStat:
         return self._share(2)
 
     def _share(self, column: int) -> Share | None:
-        looks = self._looks
-        if len(looks) < 2 or looks[-1][0] <= looks[0][0]:
+        if self._first is None or self._now[0] <= self._first[0]:
             return None
+        average = self._percent(self._first, column)
+        return Share(average, max(average, self._peaks[column]))
 
-        def percent(begin: int, end: int) -> float:
-            wall = (looks[end][0] - looks[begin][0]) * len(self._pids)
-            return round(100 * (looks[end][column] - looks[begin][column]) / wall, 2)
-
-        last = len(looks) - 1
-        average = percent(0, last)
-        whole = [i for i in range(last) if looks[i + 1][0] - looks[i][0] >= WINDOW_NS]
-        return Share(average, max([average, *(percent(i, i + 1) for i in whole)]))
+    def _percent(self, begin: tuple[int, int, int], column: int) -> float:
+        wall = (self._now[0] - begin[0]) * len(self._pids)
+        return round(100 * (self._now[column] - begin[column]) / wall, 2)
 
 
 def _read(pid: int) -> tuple[int, int]:

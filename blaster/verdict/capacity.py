@@ -86,8 +86,8 @@ class Ceiling(msgspec.Struct, frozen=True):
 class Overload(msgspec.Struct, frozen=True):
     """Twice the ceiling, and what came after. ``share``: what was accepted in time of it, over the
     ceiling: well below 1 is a collapse. ``recovery_s``: until latency was back in its band and
-    nothing was lost any more; None: not within the time that was watched. ``spans``: the accounts of
-    both."""
+    nothing was lost any more; None: not within the time that was watched. ``spans``: the
+    accounts of both."""
 
     offered_spans_per_s: float
     accepted_spans_per_s: float

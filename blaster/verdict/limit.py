@@ -13,6 +13,9 @@ BUSY_PERCENT = 85.0
 """A worker that spends more than this of a core, or that spends so much or waits for it, has no
 headroom: the rest goes to waking up."""
 
+IDLE_PERCENT = 25.0
+"""A worker that runs and wants to run less than this was not kept from sending by its CPU."""
+
 LATE_MS = 100.0
 """Sends later than this at p99 are a sign of a limit, not of the scheduler's jitter."""
 
@@ -73,9 +76,17 @@ def _suspects(
                 f"all {cap} requests in flight awaited answers while the load fell behind its "
                 f"schedule (lateness p99 {lateness:.0f} ms)",
             )
+        if held_back(results):
+            yield (
+                TARGET,
+                f"sends were late (p99 {lateness:.0f} ms) while the workers slept and wanted no "
+                "CPU: the target did not take what was sent",
+            )
         yield (
             GENERATOR,
-            f"sends were late (p99 {lateness:.0f} ms) though requests could still have been sent",
+            f"sends were late (p99 {lateness:.0f} ms) though requests could still have been sent: "
+            f"the workers ran {_busy(results):.0f} % of the time and waited for a CPU "
+            f"{results.generator.run_queue_percent.avg or 0:.0f} % of it",
         )
     growth = _growth(results)
     if growth is not None:
@@ -102,6 +113,15 @@ def starvation_of(results: Results) -> str | None:
         f"the workers got {busy:.0f} % of a core each and waited for a CPU "
         f"another {queued:.0f} % of the time"
     )
+
+
+def held_back(results: Results) -> bool:
+    """Whether sends were late though the workers slept: then the target's windows or its socket
+    held them back (flow control), which happens with fewer requests in flight than allowed, too."""
+    ran, waited = results.generator.worker_cpu_percent.avg, results.generator.run_queue_percent.avg
+    if ran is None or waited is None or (results.lateness_ms.p99 or 0.0) <= LATE_MS:
+        return False
+    return ran + waited < IDLE_PERCENT
 
 
 def _busy(results: Results) -> float:

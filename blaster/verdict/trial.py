@@ -16,11 +16,11 @@ import numpy as np
 
 from blaster.engine.results import Results
 from blaster.transport.base import OUTCOME, Status
-from blaster.verdict.limit import GENERATOR, NOBODY, TARGET, limit_of, starvation_of
+from blaster.verdict.limit import GENERATOR, NOBODY, TARGET, held_back, limit_of, starvation_of
 
 Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
-GRACE_S = 0.01
+GRACE_S = 0.02
 HICCUP_S, BUNCH_S = 0.01, 0.05
 """A send so late is a hiccup of ours, and what fails so soon after it may be our doing."""
 
@@ -91,7 +91,7 @@ def trial_of(
     # What would have been in time had it been sent in time, and could have been sent, is our fault.
     on_time = ok["done"] - (ok["sent"] - ok["scheduled"]) <= end + grace
     ours = 0
-    if not cap_reached:
+    if not cap_reached and not held_back(results):
         ours = int(spans[~in_time & on_time].sum()) + counts.not_offered + _bunched(outcomes)
     limited_by, reason = limit_of(results, ceiling=ceiling, cap_reached=cap_reached)
     if lost and limited_by != GENERATOR:

@@ -1,0 +1,250 @@
+"""The capacity search: over targets made up here, the embedded sink, the Collector and rotel."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cli
+import numpy as np
+import peers
+import pytest
+
+from blaster.capacity import recovery_s
+from blaster.report.capacity import plot
+from blaster.transport.base import OUTCOME, Status
+from blaster.transport.choice import wire_is_built
+from blaster.verdict import capacity
+from blaster.verdict.capacity import Ceiling, Goals
+from blaster.verdict.trial import Trial
+
+GOALS = Goals(trial_s=1.0, repeats=1)
+FAST = Ceiling(50, 2e6, 1000, 8e6)
+
+
+def trial(phase: str, load: float, seconds: float, accepted_rate: float, **more: Any) -> Trial:
+    """A trial in which so much was accepted."""
+    scheduled = round(load * seconds)
+    accepted = min(scheduled, round(accepted_rate * seconds))
+    values: dict[str, Any] = {
+        "phase": phase,
+        "load_spans_per_s": load,
+        "duration_s": seconds,
+        "scheduled": scheduled,
+        "accepted": accepted,
+        "failed": scheduled - accepted,
+        "loss_ratio": 1 - accepted / scheduled,
+        "accepted_spans_per_s": accepted / seconds,
+        "limited_by": "target" if accepted < scheduled else "nobody",
+        "reason": "it was made up",
+        **dict.fromkeys(("late", "rejected", "unknown", "not_offered"), 0),
+        **dict.fromkeys(("p50_ms", "p99_ms", "target_cpu_percent", "generator_cpu_percent")),
+        **{"grace_ms": 10.0, "concurrency": 1.0, "broken": []},
+        **more,
+    }
+    return Trial(**values)
+
+
+def target(rate: float, **more: Any) -> Callable[[str, float, float, int], Trial]:
+    """A target that accepts so many spans a second."""
+    return lambda phase, load, seconds, _: trial(phase, load, seconds, rate, **more)
+
+
+@pytest.mark.parametrize("rate", [1_500, 2_000, 5_000, 20_000, 50_000, 150_000, 1_234_567])
+def test_finds_the_ceiling(rate: int) -> None:
+    """The no-drop rate is within the precision of the target's, in some twenty trials."""
+    found = capacity.search(GOALS, FAST, target(rate))
+    assert found.ndr == pytest.approx(rate, rel=0.011) and found.ndr <= rate
+    assert found.pdr is not None and found.ndr <= found.pdr <= rate * 1.002
+    assert found.limited_by == "target"
+    assert len(found.trials) < 35
+
+
+def test_partial_drops() -> None:
+    """A target that drops 1 % above 10,000 and all above 40,000 has these for its two rates."""
+
+    def measure(phase: str, load: float, seconds: float, _: int) -> Trial:
+        share = 1.0 if load <= 10_000 else 0.99 if load <= 40_000 else 0.2
+        return trial(phase, load, seconds, load * share)
+
+    found = capacity.search(dataclasses.replace(GOALS, loss_ratio=0.02), FAST, measure)
+    assert found.ndr == pytest.approx(10_000, rel=0.011)
+    assert found.pdr == pytest.approx(40_000 * 0.99, rel=0.011)
+
+
+def test_the_generator_is_never_the_capacity() -> None:
+    """Where the generator was the limit, no rate is reported."""
+    all_in = capacity.search(GOALS, FAST, target(1e12))
+    assert (all_in.ndr, all_in.pdr, all_in.limited_by) == (None, None, "generator")
+    ours = {"limited_by": "generator"}
+    late = capacity.search(GOALS, FAST, target(30_000, **ours))
+    assert (late.ndr, late.pdr, late.limited_by) == (None, None, "generator")
+    near = capacity.search(GOALS, None, target(30_000))
+    assert near.ndr is not None and near.limited_by == "target"
+
+
+def test_the_highest_rate_asked_for() -> None:
+    """When the highest rate asked for comes through, it is reported, and nobody was the limit."""
+    found = capacity.search(dataclasses.replace(GOALS, max_rate=3_000), FAST, target(5_000))
+    assert (found.ndr, found.limited_by) == (3_000, "nobody")
+
+
+def test_a_target_that_takes_nothing() -> None:
+    """Its rates are 0, not unknown."""
+    found = capacity.search(GOALS, FAST, target(0))
+    assert (found.ndr, found.pdr, found.limited_by) == (0, 0, "target")
+
+
+def test_within_thresholds() -> None:
+    """The thresholds have a rate of their own, below the no-drop rate."""
+
+    def measure(phase: str, load: float, seconds: float, _: int) -> Trial:
+        broken = ["latency_ms.response.p99 < 10"] if load > 12_000 else []
+        return trial(phase, load, seconds, 20_000, broken=broken)
+
+    found = capacity.search(dataclasses.replace(GOALS, thresholds=True), FAST, measure)
+    assert found.ndr == pytest.approx(20_000, rel=0.011)
+    assert found.within_thresholds == pytest.approx(12_000, rel=0.011)
+
+
+def test_one_hiccup_does_not_decide() -> None:
+    """Of three trials at a rate, one that fails for no reason is outvoted."""
+    calls = iter(range(1, 1000))
+
+    def measure(phase: str, load: float, seconds: float, _: int) -> Trial:
+        hiccup = phase == "search" and next(calls) % 7 == 0
+        return trial(phase, load, seconds, 0.9 * load if hiccup else 20_000)
+
+    found = capacity.search(dataclasses.replace(GOALS, repeats=3), FAST, measure)
+    assert found.ndr == pytest.approx(20_000, rel=0.03)
+
+
+def test_the_generators_ceiling_by_batch() -> None:
+    """A request costs a + b × spans: exact at both calibrations, in between and beyond."""
+    a, b = 20e-6, 0.1e-6
+    ceiling = Ceiling(50, 50 / (a + 50 * b), 1000, 1000 / (a + 1000 * b))
+    for batch in (1, 50, 300, 1000, 5000):
+        assert ceiling.at(batch) == pytest.approx(batch / (a + batch * b))
+
+
+def test_recovery() -> None:
+    """It has recovered from the last tenth of a second on that lost something or was slow."""
+    outcomes = np.zeros(1000, OUTCOME)  # ten seconds, a hundred requests a second
+    outcomes["scheduled"] = outcomes["sent"] = np.arange(1000) * 10_000_000
+    outcomes["done"] = outcomes["sent"] + 2_000_000
+    end = 2_000_000_000
+    assert recovery_s(outcomes, end, 5.0) == 0
+    outcomes["done"][200:331] += 100_000_000
+    assert recovery_s(outcomes, end, 5.0) == pytest.approx(1.3, abs=0.11)
+    outcomes["status"][500] = Status.UNAVAILABLE
+    assert recovery_s(outcomes, end, 5.0) == pytest.approx(3.1)
+    outcomes["status"][999] = Status.UNAVAILABLE
+    assert recovery_s(outcomes, end, 5.0) is None
+
+
+def test_the_plot() -> None:
+    """Every trial is on it, and the axes say their ends."""
+    drawn = plot([trial("search", load, 1.0, 20_000) for load in (1000, 4000, 16_000, 64_000)])
+    assert drawn.count("●") == 4 + 1 and "20,000" in drawn and "64,000 offered" in drawn
+    assert plot([]) == ""
+
+
+def search(folder: Path, *options: str) -> dict[str, Any]:
+    """The findings of `blaster capacity`, with a short trial."""
+    out = folder / "capacity.json"
+    ran = cli.blaster(
+        *("capacity", "--trial-duration", "1s", "--repeats", "1", "--json", str(out)),
+        *options,
+        timeout_s=170,
+    )
+    assert ran.returncode in (0, 1), ran.stderr
+    found: dict[str, Any] = json.loads(out.read_text())
+    assert (ran.returncode == 1) == (found["ndr"] is None)
+    assert {"ndr", "pdr", "trials", "usl", "limited_by"} <= set(found)
+    for one in found["trials"]:
+        answered = one["accepted"] + one["late"] + one["rejected"] + one["failed"] + one["unknown"]
+        assert one["scheduled"] == answered + one["not_offered"], one
+    return found
+
+
+@pytest.mark.skipif(not wire_is_built(), reason="the native sink was not built")
+@pytest.mark.parametrize(("rate", "overload"), [(20_000, "refuse"), (50_000, "queue")])
+def test_finds_the_sinks_capacity(tmp_path: Path, rate: int, overload: str) -> None:
+    """The search finds what the sink pretends to manage, and that it holds at twice as much."""
+    found = search(
+        tmp_path,
+        *("--embedded", "--sink-capacity", str(rate), "--sink-overload", overload),
+        *("--repeats", "3"),
+    )
+    assert found["ndr"] == pytest.approx(rate, rel=0.03)
+    assert found["pdr"] == pytest.approx(rate, rel=0.03)
+    assert found["limited_by"] == "target"
+    assert not found["overload"]["collapsed"]
+    # Half of the ceiling is offered afterwards: a backlog of 1.5 s is worked off in 3 s.
+    recovery = found["overload"]["recovery_s"]
+    assert recovery is not None
+    assert (2.5 < recovery < 5) if overload == "queue" else recovery < 1
+
+
+@pytest.mark.skipif(not wire_is_built(), reason="the native sink was not built")
+def test_a_sink_faster_than_the_generator(tmp_path: Path) -> None:
+    """grpcio's client has no headroom long before the native sink has none, and it says so."""
+    found = search(
+        tmp_path,
+        *("--embedded", "--transport", "grpc", "--workers", "1", "--batch", "10"),
+        *("--precision", "0.05"),
+    )
+    assert (found["ndr"], found["pdr"], found["limited_by"]) == (None, None, "generator")
+
+
+def test_collector_with_a_memory_limiter(tmp_path: Path, collector_binary: Path) -> None:
+    """The search ends, and over all trials, those past the ceiling too, the Collector's counters
+    are what blaster counted."""
+    with peers.collector(collector_binary, memory_limit_mib=60) as target:
+        found = search(
+            tmp_path,
+            *("--endpoint", target.endpoint, "--watch", str(target.pid), "--batch", "200"),
+            *("--min-rate", "20k", "--precision", "0.1", "--transport", "auto"),
+        )
+        accounts = [*found["trials"], *([found["overload"]["spans"]] if found["overload"] else [])]
+        accepted = sum(one["accepted"] + one.get("late", 0) for one in accounts)
+        failed = sum(one["failed"] for one in accounts)
+        unknown = sum(one["unknown"] for one in accounts)
+        metrics = target.wait_for("otelcol_receiver_accepted_spans", accepted)
+    assert found["limited_by"] in ("target", "generator", "nobody")
+    assert max(one["loss_ratio"] for one in found["trials"]) > 0
+    assert accepted <= metrics["otelcol_receiver_accepted_spans"] <= accepted + unknown
+    refused = metrics.get("otelcol_receiver_refused_spans", 0)
+    assert failed - unknown <= refused <= failed + unknown
+
+
+def test_rotel(tmp_path: Path, rotel_binary: Path) -> None:
+    """The search ends with rotel, too, with a rate or the word that it was not rotel's limit."""
+    with peers.rotel(rotel_binary) as target:
+        found = search(
+            tmp_path,
+            *("--endpoint", target.endpoint, "--watch", str(target.pid), "--batch", "200"),
+            *("--min-rate", "20k", "--precision", "0.1"),
+        )
+    assert (found["ndr"] is None) == (found["limited_by"] == "generator")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--min-rate", "5k", "--max-rate", "1k"), "--max-rate 1000: must be above"),
+        (("--min-rate", "max"), "--min-rate 'max': must be"),
+        (("--precision", "0"), "--precision 0: must be from"),
+        (("--repeats", "2"), "--repeats 2: must be odd"),
+        (("--trial-duration", "1h"), "--trial-duration 3600: must be from"),
+        (("--sink-capacity", "10"), "--sink-capacity 10: only with --embedded"),
+        (("--embedded", "--endpoint", "http://x:1"), "--endpoint 'http://x:1': cannot be used"),
+        (("--threshold", "latency < 5"), "latency"),
+    ],
+)
+def test_wrong_usage(options: tuple[str, ...], said: str) -> None:
+    """Impossible options are refused by name, with status 2, before anything is sent."""
+    ran = cli.blaster("capacity", *options)
+    assert ran.returncode == 2, ran.stderr
+    assert said in ran.stderr and "Traceback" not in ran.stderr

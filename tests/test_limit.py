@@ -1,0 +1,108 @@
+"""Who was the limit, with a generator and a target that are starved of CPU on purpose."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import cli
+import psutil
+import pytest
+
+from blaster.sink.process import EmbeddedSink
+from blaster.transport.choice import wire_is_built
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="CPUs are pinned as Linux does it"),
+    pytest.mark.skipif(not wire_is_built(), reason="the native client and sink were not built"),
+]
+
+BUSY = (
+    "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print(flush=True)\nwhile 1: pass"
+)
+
+
+@contextmanager
+def busy_loops(cpu: int, count: int) -> Iterator[None]:
+    """Keeps one CPU busy from so many processes."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            loop = subprocess.Popen(
+                [sys.executable, "-c", BUSY, str(cpu)], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(loop.communicate)
+            stack.callback(loop.kill)
+            assert loop.stdout is not None and loop.stdout.readline()
+        yield
+
+
+def two_cpus() -> tuple[int, int]:
+    """Two CPUs that may be used; skips where there is only one."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    return cpus[0], cpus[1]
+
+
+def test_starved_generator(tmp_path: Path) -> None:
+    """Workers that get a quarter of a CPU are the limit, and not the sink that has its own."""
+    ours, theirs = two_cpus()
+    out = tmp_path / "r.json"
+    command = ["run", "--rate", "4M", "--duration", "3s", "--workers", "1", "--transport", "wire"]
+    with EmbeddedSink() as sink:
+        os.sched_setaffinity(sink.pid, {theirs})
+        for thread in psutil.Process(sink.pid).threads():
+            os.sched_setaffinity(thread.id, {theirs})
+        command += ["--endpoint", sink.endpoint, "--quiet", "--json", str(out)]
+        with busy_loops(ours, 3):
+            subprocess.run(
+                ["taskset", "-c", str(ours), *cli.COMMAND, *command],
+                env=cli.environment(),
+                timeout=60,
+                check=False,
+            )
+    read = cli.results(out)
+    assert read["verdict"]["limited_by"] == "generator", read["verdict"]
+    assert "waited for a CPU" in read["verdict"]["reason"]
+    assert read["generator"]["run_queue_percent"]["avg"] > 30
+    assert read["spans"]["not_offered"] > 0
+
+
+def test_starved_target(tmp_path: Path) -> None:
+    """A sink that gets a few hundredths of a CPU is the limit, not the workers that have theirs."""
+    ours, theirs = two_cpus()
+    out = tmp_path / "r.json"
+    command = ["run", "--rate", "500k", "--duration", "3s", "--workers", "1", "--in-flight", "32"]
+    with EmbeddedSink() as sink:
+        process = psutil.Process(sink.pid)
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {theirs})
+            os.setpriority(os.PRIO_PROCESS, thread.id, 10)
+        command += ["--endpoint", sink.endpoint, "--timeout", "20s", "--quiet", "--json", str(out)]
+        with busy_loops(theirs, 3):
+            subprocess.run(
+                ["taskset", "-c", str(ours), *cli.COMMAND, *command],
+                env=cli.environment(),
+                timeout=60,
+                check=False,
+            )
+    read = cli.results(out)
+    assert read["verdict"]["limited_by"] == "target", read["verdict"]
+    assert "32 requests in flight" in read["verdict"]["reason"]
+
+
+def test_a_queue_that_grows(tmp_path: Path) -> None:
+    """A target whose answers come later and later is the limit, though nothing was lost or late."""
+    out = tmp_path / "r.json"
+    with EmbeddedSink("--capacity", "5000", "--overload", "queue") as sink:
+        ran = cli.blaster(
+            *("run", "--endpoint", sink.endpoint, "--rate", "5500", "--duration", "6s"),
+            *("--batch", "50", "--quiet", "--json", str(out)),
+        )
+        assert ran.returncode == 0, ran.stderr
+    read = cli.results(out)
+    assert read["spans"]["accepted"] == 33_000
+    assert read["verdict"]["limited_by"] == "target"
+    assert "latency grew" in read["verdict"]["reason"]
