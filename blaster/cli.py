@@ -184,6 +184,37 @@ def scenarios() -> None:
     Console().print(table)
 
 
+templates = typer.Typer(help="Look at captured traces, as --template sends them.")
+app.add_typer(templates, name="templates")
+
+
+@templates.callback()
+def _templates() -> None:
+    """Look at captured traces, as --template sends them."""
+
+
+@templates.command(
+    epilog="Examples:  blaster templates inspect traces.jsonl   |   "
+    "blaster templates inspect jaeger.json --json"
+)
+def inspect(
+    file: Annotated[
+        str,
+        typer.Argument(help="OTLP JSON lines, OTLP protobuf or a Jaeger JSON export."),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show the shapes of captured traces: sizes, spans, slots and which attributes vary."""
+    from blaster.payload.capture.capture import read
+    from blaster.report import templates as report
+
+    capture = read(file)
+    if json:
+        typer.echo(report.to_json(capture), nl=False)
+    else:
+        report.show(capture, Console(soft_wrap=True))
+
+
 def main() -> None:
     """The ``blaster`` command."""
     try:

@@ -50,7 +50,7 @@ class Record(NamedTuple):
 class _Head(msgspec.Struct):
     """The names by which a JSON document is known; their values are not looked at yet."""
 
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
 
 
 _HEAD = msgspec.json.Decoder(_Head)
@@ -118,7 +118,7 @@ def _json(file: BinaryIO, shown: str) -> Iterator[Record]:
         try:
             if number == 1:
                 head = _head(line)
-                if head is None or head.data is not None:
+                if head is None or bytes(head.data):
                     file.seek(start)
                     yield _document(file, shown)
                     return
@@ -138,7 +138,7 @@ def _document(file: BinaryIO, shown: str) -> Record:
     text = file.read(MAX_RECORD_BYTES + 1)
     _check_length(text, shown)
     try:
-        if decoded(_HEAD, text).data is None:
+        if not bytes(decoded(_HEAD, text).data):
             return Record(Format.OTLP_JSON, shown, otlp_json.decode(text))
         return Record(Format.JAEGER_JSON, shown, jaeger_json.decode(text))
     except Malformed as error:

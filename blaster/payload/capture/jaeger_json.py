@@ -139,7 +139,8 @@ def _resource_spans(trace: _Trace) -> list[ResourceSpans]:
         scope = scopes.get((key, name, version))
         if scope is None:
             scope = scopes[key, name, version] = block.scope_spans.add()
-            scope.scope.CopyFrom(InstrumentationScope(name=name, version=version))
+            if name or version:
+                scope.scope.CopyFrom(InstrumentationScope(name=name, version=version))
         scope.spans.append(_span(item, tags))
 
     for _ in each(trace.spans, "spans", add):
