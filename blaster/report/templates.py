@@ -67,14 +67,12 @@ def show(capture: Capture, console: Console) -> None:
     )
     names = "", "traces", "spans", "depth", "services", "events", "links", "slots"
     table = Table(*names, "bytes", "ms", "root", title="Shapes", **_STYLE)
-    for column in (*table.columns[:4], *table.columns[5:10]):
+    for column in table.columns[:10]:
         column.justify = "right"
     for number, pattern in enumerate(capture.patterns[:MAX_ROWS], 1):
         table.add_row(
             str(number),
-            *(f"{count:,}" for count in (pattern.traces, pattern.spans, pattern.depth)),
-            escape(_few([name or "(no name)" for name in pattern.services])),
-            *(f"{count:,}" for count in (pattern.events, pattern.links, pattern.slots)),
+            *(f"{count:,}" for count in _counts(pattern)),
             format_bytes(pattern.bytes / pattern.traces),
             f"{pattern.duration_ns / pattern.traces / 1e6:,.1f}",
             escape(pattern.root),
@@ -109,8 +107,12 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def _counts(pattern: Pattern) -> tuple[int, ...]:
+    services = len(pattern.services)
+    return (
+        *(pattern.traces, pattern.spans, pattern.depth, services),
+        *(pattern.events, pattern.links, pattern.slots),
+    )
 
 
 def _more(count: int, console: Console) -> None:
