@@ -74,6 +74,18 @@ def run(
     spans_per_trace: Annotated[
         int | None, typer.Option(help="Spans in each trace (default 1).")
     ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(help="flat, web-shop, deep, wide, llm-agent, or a TOML file."),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="What a request holds: sdk (one service's spans), gateway (whole traces), "
+            "scattered (a quarter of each trace, seconds apart). Default: sdk for one service, "
+            "else gateway."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
     ] = None,
@@ -132,6 +144,8 @@ def run(
         violation_rate=violation_rate,
         stages=stages,
         spans_per_trace=spans_per_trace,
+        workload=workload,
+        layout=layout,
         workers=workers,
         connections=connections,
         in_flight=in_flight,

@@ -14,6 +14,7 @@ from blaster.engine.runner import Progress, Runner
 from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.measure.sampler import Sampler, parse_watch
+from blaster.payload.template import LAYOUTS
 from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import Scenario
 from blaster.sink.process import EmbeddedSink
@@ -46,6 +47,8 @@ class Options:
     violation_rate: str | None = None
     stages: str | None = None
     spans_per_trace: int | None = None
+    workload: str | None = None
+    layout: str | None = None
     workers: int | None = None
     connections: int | None = None
     in_flight: int | None = None
@@ -111,8 +114,11 @@ def run(
         workers=workers,
         connections=settings.connections * workers,
         in_flight=settings.in_flight * workers,
-        spans_per_request=plan.spans_per_request,
-        spans_per_trace=plan.template.spans_per_trace,
+        spans_per_request=round(plan.spans_per_request, 2),
+        spans_per_trace=round(plan.mix.spans_per_trace, 2),
+        traces_per_request=plan.per_request,
+        workload=scenario.workload.name,
+        layout=plan.mix.layout,
         violation_rate=float(scenario.workload.violation_rate),
         stages=[str(stage) for stage in scenario.stages],
     )
@@ -138,11 +144,21 @@ def scenario_of(options: Options) -> Scenario:
         _check_range(option, value, most)
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise UsageError(f"--seed {options.seed}: must be from 0 to 2^63 - 1")
-    if scenario.workload.name != "flat":
-        raise UsageError(f"workload {quoted(scenario.workload.name)}: must be flat")
-    return scenario.with_overrides(
-        spans_per_trace=options.spans_per_trace, batch=options.batch, seed=options.seed
+    if options.layout is not None and options.layout not in LAYOUTS:
+        raise UsageError(f"--layout {quoted(options.layout)}: must be {', '.join(LAYOUTS)}")
+    scenario = scenario.with_overrides(
+        workload=options.workload,
+        layout=options.layout,
+        spans_per_trace=options.spans_per_trace,
+        batch=options.batch,
+        seed=options.seed,
     )
+    if options.spans_per_trace is not None and scenario.workload.name != "flat":
+        raise UsageError(
+            f"--spans-per-trace {options.spans_per_trace}: only for the workload flat; "
+            f"{scenario.workload.name} says itself what its traces are"
+        )
+    return scenario
 
 
 @contextmanager
@@ -183,14 +199,14 @@ def _check_range(option: str, value: int | None, most: int, where: str = "") -> 
 
 
 def _check_batch(plan: Plan) -> None:
-    size = plan.template.batch_bytes(plan.per_request)
+    size = plan.bytes_per_request
     if size <= MAX_MESSAGE_BYTES:
         return
-    fits = plan.per_request * MAX_MESSAGE_BYTES // size * plan.template.spans_per_trace
+    fits = plan.spans_per_request * MAX_MESSAGE_BYTES / size
     raise UsageError(
-        f"--batch {plan.spans_per_request}: a request could take {format_bytes(size)}, and a "
-        f"receiver takes {format_bytes(MAX_MESSAGE_BYTES)} unless told otherwise: "
-        f"at most {fits:,} spans"
+        f"--batch {round(plan.spans_per_request)}: a request could take {format_bytes(size)}, "
+        f"and a receiver takes {format_bytes(MAX_MESSAGE_BYTES)} unless told otherwise: "
+        f"at most {int(fits):,} spans"
     )
 
 

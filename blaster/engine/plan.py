@@ -1,26 +1,40 @@
 """Plan: a scenario made exact. Which requests each worker sends, what is in them, and when.
 
-Request j holds the traces from number j·p on, p to a request, and is due when its first span is.
+Block b holds the traces from number b·p on, p to a block; a block is one request, or one for each
+part of it where the layout cuts traces up (see Deal). A request is due when its first span is.
 Worker i of w takes the requests i, i + w, i + 2w, …: the shares add up exactly, the requests of
 all workers together are evenly spaced, and the bytes do not depend on the number of workers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from blaster.errors import UsageError
 from blaster.pacing.pacer import Pacer, Ramp, Stages, Steady
-from blaster.payload import flat
+from blaster.payload import workloads
 from blaster.payload.columns import ColumnSource
+from blaster.payload.deal import Deal
+from blaster.payload.mix import SPANS, Mix
 from blaster.payload.template import Template
 from blaster.scenario.scenario import Scenario
 
 Int64 = npt.NDArray[np.int64]
 
 MAX_AUTO_BATCH = 1000
+
+SCATTER_S = 4
+"""How far apart the parts of a scattered trace go out, at the mean rate."""
+
+CLOSED_WINDOW = 64
+"""The blocks among which a closed loop, which has no rate, scatters."""
+
+_COUNTED = 1 << 16
+"""Requests that are counted at a time."""
 
 
 def auto_batch(scenario: Scenario) -> int:
@@ -48,50 +62,75 @@ def pacer_of(scenario: Scenario) -> Pacer | None:
 class Plan:
     """Everything that the workers need to know and that does not change during the run.
 
-    ``pacer`` is None for a closed loop. ``per_request`` counts traces.
+    ``pacer`` is None for a closed loop. ``per_request`` counts traces: those of a block.
     """
 
     scenario: Scenario
     seed: int
     workers: int
     per_request: int
-    template: Template
+    mix: Mix
+    deal: Deal
+    traces: int | None
     pacer: Pacer | None
 
     @classmethod
     def of(cls, scenario: Scenario, *, seed: int, workers: int) -> Plan:
         """The plan of ``scenario``; its spans are rounded down to whole traces."""
-        spans = scenario.workload.spans_per_trace
+        try:
+            mix = workloads.mix(scenario.workload, seed)
+        except ValueError as error:
+            raise UsageError(f"workload {scenario.workload.name}: {error}") from None
         batch = scenario.batch or auto_batch(scenario)
-        return cls(
-            scenario=scenario,
-            seed=seed,
-            workers=workers,
-            per_request=max(1, batch // spans),
-            template=flat.template(spans),
-            pacer=pacer_of(scenario),
-        )
+        per_request = max(1, int(batch / mix.largest_part))
+        pacer = pacer_of(scenario)
+        traces = blocks = None
+        window = 1
+        scattered = scenario.workload.layout == "scattered"
+        if pacer is not None:
+            traces = mix.traces_within(pacer.total)
+            blocks = -(-traces // per_request)
+            if scattered:
+                window = max(2, round(SCATTER_S * 1e9 * blocks / pacer.duration_ns))
+        elif scattered:
+            window = CLOSED_WINDOW
+        deal = Deal(mix.parts, window, blocks)
+        return cls(scenario, seed, workers, per_request, mix, deal, traces, pacer)
 
     @property
-    def spans_per_request(self) -> int:
-        return self.per_request * self.template.spans_per_trace
+    def template(self) -> Template:
+        """The template of all traces."""
+        return self.mix.template
 
     @property
-    def traces(self) -> int | None:
-        """Traces over the whole run; None for a closed loop."""
-        if self.pacer is None:
-            return None
-        return self.pacer.total // self.template.spans_per_trace
+    def spans_per_request(self) -> float:
+        """The mean over a block's requests."""
+        return self.per_request * self.mix.spans_per_trace / self.mix.parts
+
+    @property
+    def bytes_per_request(self) -> int:
+        """The most bytes that a request can take."""
+        return self.mix.batch_bytes(self.per_request)
 
     def column_source(self) -> ColumnSource:
         """The source of the columns of any of the run's traces."""
-        workload = self.scenario.workload
-        return ColumnSource(
-            self.seed, workload.violation_rate, flat.timeline(workload.spans_per_trace)
-        )
+        return ColumnSource(self.seed, self.mix)
 
     def shard(self, worker: int) -> Shard:
         return Shard(self, worker)
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What some requests hold: ``parts[i]`` of ``counts[i]`` traces from number ``first[i]`` on.
+
+    ``quota``: the numbers by which the first traces count for the quota of violations.
+    """
+
+    first: Int64
+    counts: Int64
+    parts: Int64
+    quota: Int64
 
 
 class Shard:
@@ -100,56 +139,100 @@ class Shard:
     def __init__(self, plan: Plan, worker: int) -> None:
         self._plan = plan
         self._worker = worker
-        if plan.traces is None:
+        if plan.deal.blocks is None:
             self.requests: int | None = None
             return
-        whole, rest = divmod(plan.traces, plan.per_request)
-        self._run_requests = whole + (rest > 0)
+        self._run_requests = plan.deal.blocks * plan.deal.parts
         # Ceiling division: how many of the run's requests fall to this worker.
         self.requests = max(0, -(-(self._run_requests - worker) // plan.workers))
 
-    def first_traces(self, k: Int64) -> Int64:
-        """The number, over the whole run, of the first trace in each request k."""
-        return (k * self._plan.workers + self._worker) * self._plan.per_request
-
-    def quota_traces(self, k: Int64) -> Int64:
-        """The number by which each request's first trace counts for the quota of violations.
-
-        A closed loop's workers do not keep pace with each other, so each meets the share alone.
-        """
-        if self.requests is None:
-            return k * self._plan.per_request
-        return self.first_traces(k)
+    def of(self, k: Int64) -> Requests:
+        """What the requests k hold; those of the run's last block can hold fewer traces."""
+        plan = self._plan
+        block, parts = plan.deal.of(k * plan.workers + self._worker)
+        first = block * plan.per_request
+        counts = np.full(len(k), plan.per_request, np.int64)
+        if plan.traces is not None:
+            np.minimum(counts, plan.traces - first, out=counts)
+        # A closed loop's workers do not keep pace with each other, so each meets the share alone;
+        # not where they share traces, which must be the same for all.
+        alone = plan.traces is None and plan.deal.parts == 1
+        return Requests(first, counts, parts, k * plan.per_request if alone else first)
 
     def times(self, k: Int64) -> Int64:
         """When each request k is due: ns since the start. Not for a closed loop."""
         assert self._plan.pacer is not None
-        return self._plan.pacer.times(self.first_traces(k) * self._plan.template.spans_per_trace)
+        return self._plan.pacer.times(self._positions(k * self._plan.workers + self._worker))
+
+    def ended(self, k: Int64) -> Int64:
+        """When the traces of each request k ended: ns since the start. All parts of a trace say
+        the same, and none goes out before. Not for a closed loop."""
+        plan = self._plan
+        assert plan.pacer is not None
+        request = k * plan.workers + self._worker
+        if plan.deal.parts == 1:
+            return self.times(k)
+        block, _ = plan.deal.of(request)
+        first, size, _ = plan.deal.window_of(request)
+        end = self._spans_before(first + size // plan.deal.parts)
+        begun = plan.pacer.times(self._spans_before(first))
+        over = plan.pacer.times(np.minimum(end, plan.pacer.total - 1))
+        return plan.pacer.times(self._spans_before(block)) - (over - begun)
 
     def due(self, elapsed_ns: int) -> int:
         """How many of its requests are due by then. Not for a closed loop."""
         assert self._plan.pacer is not None and self.requests is not None
-        traces = -(-self._plan.pacer.due(elapsed_ns) // self._plan.template.spans_per_trace)
-        run_requests = min(self._run_requests, -(-traces // self._plan.per_request))
-        return max(0, -(-(run_requests - self._worker) // self._plan.workers))
-
-    def traces_in(self, k: Int64) -> Int64:
-        """How many traces each request k holds; only the run's last can hold fewer."""
-        counts = np.full(len(k), self._plan.per_request, np.int64)
-        if self._plan.traces is None:
-            return counts
-        return np.minimum(counts, self._plan.traces - self.first_traces(k))
+        spans = self._plan.pacer.due(elapsed_ns)
+        low, high = 0, self.requests
+        while low < high:
+            middle = (low + high) // 2
+            request = np.array([middle * self._plan.workers + self._worker], np.int64)
+            if int(self._positions(request)[0]) < spans:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def spans_of(self, requests: int) -> int:
         """The spans in its first so many requests."""
-        if requests == 0:
-            return 0
-        last = int(self.traces_in(np.array([requests - 1], np.int64))[0])
-        traces = (requests - 1) * self._plan.per_request + last
-        return traces * self._plan.template.spans_per_trace
+        return int(self._count(requests)[SPANS])
 
     def violations_of(self, requests: int) -> Int64:
-        """The violations of each kind (int64) in its first so many requests."""
-        k = np.arange(requests, dtype=np.int64)
-        quota = self._plan.column_source().quota
-        return quota.count(self.quota_traces(k), self.traces_in(k))
+        """The violating spans of each kind (int64) in its first so many requests."""
+        return self._count(requests)[1:]
+
+    def own_violations_of(self, requests: int) -> Int64:
+        """Those of them that the workload has of itself, beside the quota's."""
+        total = np.zeros(3, np.int64)
+        for held in self._held(requests):
+            own = self._plan.mix.own_violations(held.quota, held.counts, held.parts)
+            total += own.sum(axis=0)
+        return total
+
+    def _count(self, requests: int) -> Int64:
+        total = np.zeros(4, np.int64)
+        for held in self._held(requests):
+            total += self._plan.mix.count(held.quota, held.counts, held.parts).sum(axis=0)
+        return total
+
+    def _held(self, requests: int) -> Iterator[Requests]:
+        """What its first so many requests hold, a stretch of them at a time."""
+        for begin in range(0, requests, _COUNTED):
+            yield self.of(np.arange(begin, min(begin + _COUNTED, requests), dtype=np.int64))
+
+    def _spans_before(self, block: Int64) -> Int64:
+        plan = self._plan
+        traces = block * plan.per_request
+        if plan.traces is not None:
+            traces = np.minimum(traces, plan.traces)
+        return plan.mix.spans_before(traces)
+
+    def _positions(self, request: Int64) -> Int64:
+        """The span of the run, by its number, at whose time each request of the run is due: those
+        of a window go out evenly over its time."""
+        first, size, at = self._plan.deal.window_of(request)
+        begin = self._spans_before(first)
+        if self._plan.deal.window * self._plan.deal.parts == 1:
+            return begin
+        end = self._spans_before(first + size // self._plan.deal.parts)
+        return begin + (end - begin) * at // np.maximum(size, 1)

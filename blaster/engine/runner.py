@@ -90,6 +90,7 @@ class Run:
     lost_workers: list[LostWorker] = field(default_factory=list)
     series: list[Point] = field(default_factory=list)
     violations: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    own_violations: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
     messages: dict[str, str] = field(default_factory=dict)
     target: Sampler | None = None
     target_gone: bool = False
@@ -267,6 +268,7 @@ class Runner:
         run.lost_workers = self._lost
         stop = self._stopped() or run.end_ns
         run.violations = np.zeros(3, np.int64)
+        run.own_violations = np.zeros(3, np.int64)
         for worker, slab in enumerate(self._ledger.slabs):
             shard = self._plan.shard(worker)
             sent_requests = int(slab.words[SENT_REQUESTS])
@@ -280,6 +282,7 @@ class Runner:
                 slab.words[SCHEDULED_SPANS] = scheduled
             _settle(slab)
             run.violations += shard.violations_of(sent_requests)
+            run.own_violations += shard.own_violations_of(sent_requests)
             for status, text in slab.said().items():
                 run.messages.setdefault(status, text)
         return run

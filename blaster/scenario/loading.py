@@ -12,7 +12,8 @@ A file says, with everything but ``stages`` optional::
     ]                               # or a single stage with rate = "max"
 
     [workload]
-    name = "flat"
+    name = "flat"                   # or web-shop, deep, wide, llm-agent, a TOML file
+    layout = "sdk"                  # or gateway, scattered; default: by the workload
     violation_rate = 0.1            # share of traces with a violation
     spans_per_trace = 1
 
@@ -35,7 +36,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -60,6 +61,8 @@ from blaster.units import (
 )
 
 MAX_FILE_BYTES = 1 << 20
+
+LAYOUTS = ("sdk", "gateway", "scattered")
 
 _PRESETS = ("normal", "medium", "high", "spike", "soak")
 
@@ -92,17 +95,22 @@ def load(name_or_path: str) -> Scenario:
     if not looks_like_path and not os.path.exists(name_or_path):
         raise UsageError(
             f"scenario {quoted(name_or_path)}: must be {', '.join(_PRESETS)} or a TOML file"
-            f"{_nearest(name_or_path, _PRESETS)}"
+            f"{nearest(name_or_path, _PRESETS)}"
         )
-    return parse(_read(name_or_path), name_or_path)
+    return parse(read(name_or_path), name_or_path)
 
 
 def parse(text: str, file: str) -> Scenario:
     """The scenario that TOML ``text`` says; ``file`` names it in errors. UsageError as in load."""
+    return _scenario(document(text, file), Path(file).stem)
+
+
+def document(text: str, file: str) -> Table:
+    """The keys of TOML ``text``; ``file`` names it in errors. UsageError where it is not TOML."""
     shown = _in_line(file)
     try:
         # Floats stay text, so that a share is kept exactly as it was written.
-        document = tomllib.loads(text, parse_float=_Float)
+        values = tomllib.loads(text, parse_float=Float)
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).rpartition(" (at ")
         found = re.match(r"line (\d+)", place)
@@ -111,10 +119,10 @@ def parse(text: str, file: str) -> Scenario:
     except (ValueError, RecursionError):
         # tomllib lets int's own limit on digits and Python's on nesting through.
         raise UsageError(f"{shown}: not TOML: a number too long or tables too deep") from None
-    return _scenario(_Table(shown, "", document), Path(file).stem)
+    return Table(shown, "", values)
 
 
-class _Float(str):
+class Float(str):
     """A TOML float as it was written."""
 
     __slots__ = ()
@@ -123,7 +131,7 @@ class _Float(str):
         return str(self)
 
 
-class _Table:
+class Table:
     """A TOML table whose keys are taken one by one; what is left at the end is unknown."""
 
     def __init__(self, file: str, path: str, values: dict[str, Any]) -> None:
@@ -157,6 +165,15 @@ class _Table:
             self.refuse(key, "must be text in one line")
         return value
 
+    def choice(self, key: str, known: Sequence[str], default: str | None) -> str | None:
+        """The value of ``key``, one of the words in ``known``."""
+        self.known.append(key)
+        value = self.values.get(key, default)
+        if value is not default and value not in known:
+            close = nearest(value, known) if isinstance(value, str) else ""
+            self.refuse(key, f"must be {', '.join(known)}{close}")
+        return value
+
     def flag(self, key: str) -> bool:
         self.known.append(key)
         value = self.values.get(key, False)
@@ -164,12 +181,12 @@ class _Table:
             self.refuse(key, "must be true or false")
         return value
 
-    def table(self, key: str) -> _Table:
+    def table(self, key: str) -> Table:
         self.known.append(key)
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             self.refuse(key, f"must be a table: [{key}]")
-        return _Table(self.file, f"{self.path}{key}.", value)
+        return Table(self.file, f"{self.path}{key}.", value)
 
     def end(self) -> None:
         """Refuses the first key that nobody took."""
@@ -177,11 +194,11 @@ class _Table:
             if key not in self.known:
                 raise UsageError(
                     f"{self.file}: {self.path}{_in_line(key)}: unknown key; "
-                    f"known: {', '.join(self.known)}{_nearest(key, self.known)}"
+                    f"known: {', '.join(self.known)}{nearest(key, self.known)}"
                 )
 
 
-def _scenario(top: _Table, stem: str) -> Scenario:
+def _scenario(top: Table, stem: str) -> Scenario:
     name = top.text("name", stem)
     description = top.text("description", "")
     seed = top.number("seed", _whole(0, 2**63 - 1), None)
@@ -204,7 +221,7 @@ def _scenario(top: _Table, stem: str) -> Scenario:
         raise UsageError(f"{top.file}: {error}") from None
 
 
-def _stages(top: _Table) -> tuple[Stage, ...]:
+def _stages(top: Table) -> tuple[Stage, ...]:
     top.known.append("stages")
     if "stages" not in top.values:
         top.end()  # a misspelt key is the likelier reason
@@ -215,11 +232,11 @@ def _stages(top: _Table) -> tuple[Stage, ...]:
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         top.refuse("stages", 'must be tables in an array: [{ rate = 100, duration = "60s" }]')
     return tuple(
-        _stage(_Table(top.file, f"stages[{index}].", table)) for index, table in enumerate(tables)
+        _stage(Table(top.file, f"stages[{index}].", table)) for index, table in enumerate(tables)
     )
 
 
-def _stage(table: _Table) -> Stage:
+def _stage(table: Table) -> Stage:
     rate = table.number("rate", parse_rate, None)
     start = table.number("from", _ramp_end, None)
     end = table.number("to", _ramp_end, None)
@@ -241,10 +258,11 @@ def _stage(table: _Table) -> Stage:
         raise UsageError(f"{place}: {error}") from None
 
 
-def _workload(table: _Table) -> Workload:
+def _workload(table: Table) -> Workload:
     defaults = Workload()
     workload = Workload(
         name=table.text("name", defaults.name),
+        layout=table.choice("layout", LAYOUTS, defaults.layout),
         violation_rate=table.number("violation_rate", parse_share, defaults.violation_rate),
         spans_per_trace=table.number(
             "spans_per_trace", _whole(1, MAX_SPANS_PER_TRACE), defaults.spans_per_trace
@@ -254,7 +272,7 @@ def _workload(table: _Table) -> Workload:
     return workload
 
 
-def _criteria(table: _Table) -> Criteria:
+def _criteria(table: Table) -> Criteria:
     share: Fraction | None = table.number("detection_rate_min", parse_share, None)
     criteria = Criteria(
         detection_rate_min=None if share is None else float(share),
@@ -291,7 +309,8 @@ def _percent(text: str) -> float:
     return float(text)
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """The text of a file. UsageError where it is none, too large or not UTF-8."""
     shown = _in_line(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # open would wait for ever on a pipe
@@ -302,7 +321,7 @@ def _read(path: str) -> str:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise UsageError(f"{shown}: cannot be read: {reason}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"{shown}: larger than 1 MiB, which no scenario is")
+        raise UsageError(f"{shown}: larger than 1 MiB, which no such file is")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -310,7 +329,8 @@ def _read(path: str) -> str:
         raise UsageError(f"{shown}:{line}: not TOML: not UTF-8 text") from None
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion for the end of an error: the known word that looks most like ``word``."""
     close = difflib.get_close_matches(word[:60], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
