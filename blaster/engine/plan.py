@@ -8,7 +8,7 @@ all workers together are evenly spaced, and the bytes do not depend on the numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from blaster.errors import UsageError
 from blaster.pacing.pacer import Pacer, Ramp, Stages, Steady
-from blaster.payload import workloads
+from blaster.payload import workload
 from blaster.payload.columns import ColumnSource
 from blaster.payload.deal import Deal
 from blaster.payload.mix import SPANS, Mix
+from blaster.payload.shape import Shape
 from blaster.payload.template import Template
 from blaster.scenario.scenario import Scenario
 
@@ -75,10 +76,13 @@ class Plan:
     pacer: Pacer | None
 
     @classmethod
-    def of(cls, scenario: Scenario, *, seed: int, workers: int) -> Plan:
-        """The plan of ``scenario``; its spans are rounded down to whole traces."""
+    def of(
+        cls, scenario: Scenario, *, seed: int, workers: int, captured: Sequence[Shape] = ()
+    ) -> Plan:
+        """The plan of ``scenario``, with these shapes where any were captured; its spans are
+        rounded down to whole traces."""
         try:
-            mix = workloads.mix(scenario.workload, seed)
+            mix = workload.mix(scenario.workload, seed, captured)
         except ValueError as error:
             raise UsageError(f"workload {scenario.workload.name}: {error}") from None
         batch = scenario.batch or auto_batch(scenario)

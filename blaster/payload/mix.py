@@ -77,7 +77,7 @@ class Mix:
         sums = np.zeros((len(self._lengths), max(self._lengths) + 1, self.parts, 4), np.int64)
         for number, (first, length) in enumerate(zip(self._first, self._lengths, strict=True)):
             np.cumsum(counts[first : first + length], axis=0, out=sums[number, 1 : length + 1])
-        self._sums = sums
+        self._sums, self._whole_sums = sums, sums.sum(axis=2)
 
     @property
     def spans_per_trace(self) -> float:
@@ -159,7 +159,7 @@ class Mix:
         sums, length = self._sums[cycle], self._lengths[cycle]
         whole, rest = np.divmod(n, length)
         if part is None:
-            sums = sums.sum(axis=1)
+            sums = self._whole_sums[cycle]
             total: Int64 = sums[length] * whole[:, None] + sums[rest]
         else:
             total = sums[length][part] * whole[:, None] + sums[rest, part]

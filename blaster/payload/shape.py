@@ -19,6 +19,10 @@ Int64 = npt.NDArray[np.int64]
 TRACE_PLACEHOLDER = b"\xff" * 16
 """The trace ID of every span, and of a link to a span of the same trace, until it is stamped."""
 
+ABSENT = b"\xfe"
+"""The first byte of the ID of a span that is not in its trace, though others name it. It is no
+placeholder's."""
+
 MAX_SPANS = 10_000
 """The most spans in a shape."""
 
@@ -67,7 +71,8 @@ class Shape:
     TRACE_PLACEHOLDER, the span ID ``placeholder_id(i)``, start and end times that are not 0, and,
     where it has a parent, that span's placeholder; the parent need not stand before it. A link
     with TRACE_PLACEHOLDER has the placeholder of a span too; any other link is sent as it is.
-    Events have times that are not 0. At least one span has no parent.
+    Parents and linked spans that are not in the trace have IDs that begin with ABSENT and are sent
+    as they are. Events have times that are not 0. Spans that are their own ancestors are loose.
 
     ``weight``: how often the shape is sent, beside the other shapes' weights; from 1 on.
 

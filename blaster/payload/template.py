@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from blaster import _native
-from blaster.payload.shape import TRACE_PLACEHOLDER, Digits, Shape, Source, spans_of
+from blaster.payload.shape import ABSENT, TRACE_PLACEHOLDER, Digits, Shape, Source, spans_of
 from blaster.payload.violations import SLOW, violate
 from blaster.payload.wire_format import LENGTH_DELIMITED, Field, fields, write_varint
 
@@ -325,6 +325,8 @@ class _Walk:
         return True
 
     def _id(self, field: Field) -> None:
+        if self._data[field.start : field.start + 1] == ABSENT:
+            return
         self._slots.append(Slot(field.start, 8, SPAN_ID, self._row(self._index(field))))
 
     def _time(self, field: Field, column: int, entry: int) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from blaster.payload.shape import Int64, Shape, spans_of
+from blaster.payload.shape import ABSENT, Int64, Shape, spans_of
 from blaster.sink.rules import RULES, SLOW_NANOSECONDS
 
 SLOW, ERROR, MISSING_AUTH = 1, 2, 3
@@ -83,9 +83,11 @@ def fail(span: Span) -> None:
 
 
 def parents_of(request: ExportTraceServiceRequest) -> list[int | None]:
-    """The number of each span's parent, by the placeholders."""
+    """The number of each span's parent, by the placeholders; None also for one that is absent."""
     return [
-        int.from_bytes(span.parent_span_id, "big") - 1 if span.parent_span_id else None
+        None
+        if not span.parent_span_id or span.parent_span_id.startswith(ABSENT)
+        else int.from_bytes(span.parent_span_id, "big") - 1
         for span in spans_of(request)
     ]
 

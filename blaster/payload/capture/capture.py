@@ -162,12 +162,14 @@ def _places(trace: Trace) -> tuple[int | None, int | None, int | None]:
 
 
 def _loose(timings: list[Trace]) -> frozenset[int]:
-    """The spans that end after their parents did, in any of the timings."""
-    parents = timings[0].parents
+    """The spans that end after their parents did, in any of the timings, or are their own
+    ancestors."""
+    depths = _inwards(timings[0])[1]
     return frozenset(
         index
-        for index, parent in enumerate(parents)
-        if parent >= 0 and any(trace.ends[index] > trace.ends[parent] for trace in timings)
+        for index, parent in enumerate(timings[0].parents)
+        if not depths[index]
+        or (parent >= 0 and any(trace.ends[index] > trace.ends[parent] for trace in timings))
     )
 
 

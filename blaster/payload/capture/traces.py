@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from blaster.errors import UsageError
 from blaster.payload.capture.file import Format, Record
 from blaster.payload.shape import (
+    ABSENT,
     MAX_SPANS,
     TRACE_PLACEHOLDER,
     Int64,
@@ -171,9 +172,8 @@ class Traces:
 
 
 def absent_id(span_id: bytes) -> bytes:
-    """The ID that stands for a span that is not in the file. It is no placeholder: those are small
-    numbers."""
-    return b"\xfe" + blake2b(span_id, digest_size=7).digest()
+    """The ID that stands for a span that is not in the file."""
+    return ABSENT + blake2b(span_id, digest_size=7).digest()
 
 
 def _row(times: list[int]) -> Int64:
