@@ -86,6 +86,23 @@ def run(
             "else gateway."
         ),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Send captured traces, with fresh IDs and times: a file of OTLP JSON lines, "
+            "OTLP protobuf or a Jaeger JSON export."
+        ),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            help="Write what is sent to this file, for --template or a Collector: OTLP JSON "
+            "lines (.json, .jsonl, .ndjson), else OTLP protobuf with lengths. Slows the run."
+        ),
+    ] = None,
+    record_limit: Annotated[
+        str | None, typer.Option(help="Most bytes to record (default 1GiB).")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
     ] = None,
@@ -146,6 +163,9 @@ def run(
         spans_per_trace=spans_per_trace,
         workload=workload,
         layout=layout,
+        template=template,
+        record=record,
+        record_limit=record_limit,
         workers=workers,
         connections=connections,
         in_flight=in_flight,

@@ -7,6 +7,9 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
+
+from msgspec.structs import replace
 
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration, Results, results_of
@@ -14,6 +17,9 @@ from blaster.engine.runner import Progress, Runner
 from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.measure.sampler import Sampler, parse_watch
+from blaster.payload.capture import capture
+from blaster.payload.capture.recording import MAX_BYTES as MAX_RECORD_BYTES
+from blaster.payload.capture.recording import Recording
 from blaster.payload.template import LAYOUTS
 from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import Scenario
@@ -22,7 +28,8 @@ from blaster.transport import choice
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.probe import probe
-from blaster.units import format_bytes, quoted
+from blaster.transport.recorded import recorded
+from blaster.units import format_bytes, parse_bytes, quoted
 from blaster.verdict.verdict import judge
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -49,6 +56,9 @@ class Options:
     spans_per_trace: int | None = None
     workload: str | None = None
     layout: str | None = None
+    template: str | None = None
+    record: str | None = None
+    record_limit: str | None = None
     workers: int | None = None
     connections: int | None = None
     in_flight: int | None = None
@@ -68,6 +78,7 @@ def run(
 ) -> Results:
     """Runs the load test and judges it. Raises BlasterError for what keeps it from starting."""
     scenario = scenario_of(options)
+    _check_files(options)
     transport = choice.choose(options.transport)
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
@@ -75,7 +86,10 @@ def run(
     connections, in_flight = _flight(options, scenario, workers)
     metadata = _metadata(options.headers)
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
-    plan = Plan.of(scenario, seed=seed, workers=workers)
+    captured = capture.read(options.template) if options.template is not None else None
+    plan = Plan.of(
+        scenario, seed=seed, workers=workers, captured=captured.shapes if captured else ()
+    )
     _check_batch(plan)
     watches = [parse_watch(text) for text in options.watch]
     endpoint = resolve_endpoint(options.endpoint, options.environ)
@@ -99,14 +113,15 @@ def run(
             timeout_s=options.timeout_s,
             metadata=metadata,
         )
-        record = Runner(
-            plan,
-            choice.factory(transport, settings),
-            timeout_s=options.timeout_s,
-            signals=signals,
-            target=target,
-            on_progress=on_progress,
-        ).run()
+        with _recording(options) as recording:
+            record = Runner(
+                plan,
+                recorded(choice.factory(transport, settings), recording),
+                timeout_s=options.timeout_s,
+                signals=signals,
+                target=target,
+                on_progress=on_progress,
+            ).run()
         counts = sink.settled_counts() if sink is not None else None
     configuration = Configuration(
         endpoint=endpoint.url,
@@ -124,6 +139,10 @@ def run(
     )
     results = results_of(record, configuration, counts)
     results.verdict = judge(results, scenario)
+    if captured is not None:
+        results.notes += [f"template {captured.path}: {note}" for note in captured.notes]
+    if recording is not None:
+        results.notes.append(f"recorded {recording.said()}")
     return results
 
 
@@ -158,7 +177,25 @@ def scenario_of(options: Options) -> Scenario:
             f"--spans-per-trace {options.spans_per_trace}: only for the workload flat; "
             f"{scenario.workload.name} says itself what its traces are"
         )
-    return scenario
+    return scenario if options.template is None else _of_template(scenario, options)
+
+
+def _of_template(scenario: Scenario, options: Options) -> Scenario:
+    """The scenario with captured traces, which violate nothing unless that is asked for."""
+    assert options.template is not None
+    for option, value in (
+        ("--workload", options.workload),
+        ("--spans-per-trace", options.spans_per_trace),
+    ):
+        if value is not None:
+            raise UsageError(
+                f"{option} {quoted(value)}: cannot be used with --template, "
+                "which says itself what the traces are"
+            )
+    asked = options.violation_rate or options.environ.get(overrides.VIOLATION_RATE_VARIABLE)
+    rate = scenario.workload.violation_rate if asked else Fraction(0)
+    workload = replace(scenario.workload, name=options.template, violation_rate=rate)
+    return replace(scenario, workload=workload)
 
 
 @contextmanager
@@ -168,6 +205,42 @@ def _target(embedded: bool, endpoint: Endpoint) -> Iterator[tuple[Endpoint, Embe
         return
     with EmbeddedSink() as sink:
         yield resolve_endpoint(sink.endpoint, {}), sink
+
+
+@contextmanager
+def _recording(options: Options) -> Iterator[Recording | None]:
+    """The file of what is sent, emptied; whole when the context is left."""
+    if options.record is None:
+        yield None
+        return
+    recording = Recording(options.record, _record_limit(options))
+    try:
+        yield recording
+    finally:
+        recording.close()
+
+
+def _record_limit(options: Options) -> int:
+    text = options.record_limit
+    if text is None:
+        return MAX_RECORD_BYTES
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise UsageError(f"--record-limit {quoted(text)}: {error}") from None
+
+
+def _check_files(options: Options) -> None:
+    """Refuses what cannot be recorded, before anything is emptied or sent."""
+    if options.record is None:
+        if options.record_limit is not None:
+            raise UsageError(f"--record-limit {quoted(options.record_limit)}: needs --record")
+        return
+    _record_limit(options)
+    for option, path in (("--template", options.template), ("scenario", options.scenario)):
+        both = path is not None and os.path.exists(path) and os.path.exists(options.record)
+        if both and os.path.samefile(str(path), options.record):
+            raise UsageError(f"--record {quoted(options.record)}: is {option} too")
 
 
 def _cpus() -> int:

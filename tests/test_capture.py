@@ -1,12 +1,18 @@
 """Captured files: what is read from them, what is refused and where, and what is recorded."""
 
 import json
+import re
+import signal
 import struct
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import cli
+import peers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -554,12 +560,158 @@ def test_recording_that_cannot_be_written(tmp_path: Path) -> None:
             Recording(str(path))
 
 
-def unstamped(requests: list[ExportTraceServiceRequest]) -> Counter[bytes]:
-    """The traces of some requests with everything but IDs and times, and their relations."""
-    found: Counter[bytes] = Counter()
-    collected = traces.Traces()
-    for request in requests:
-        collected.add(capture_file.Record(capture_file.Format.OTLP_PROTO, "", request))
-    for trace in collected:
-        found[trace.request.SerializeToString(deterministic=True)] += 1
-    return found
+def traces_of(path: Path) -> Counter[tuple[Any, ...]]:
+    """The traces of a captured file, all but their IDs and when they began."""
+    collected = traces.Traces.of(capture_file.records(str(path)))
+    return Counter(
+        (
+            trace.request.SerializeToString(deterministic=True),
+            *(tuple(times.tolist()) for times in (trace.starts, trace.ends, trace.events)),
+        )
+        for trace in collected
+    )
+
+
+@pytest.mark.parametrize("layout", ["gateway", "scattered"])
+def test_real_traces_there_and_back(tmp_path: Path, collector_binary: Path, layout: str) -> None:
+    """Traces of an OpenTelemetry program, as a Collector wrote them, are sent to a Collector with
+    fresh IDs and times, and what that one writes is the same but for those."""
+    real, back = tmp_path / "real.json", tmp_path / "back.json"
+    with peers.collector(collector_binary, file=real) as target:
+        program = [sys.executable, CAPTURES / "program.py", target.endpoint]
+        subprocess.run(program, check=True, timeout=60)
+    original = read(str(real))
+    assert (original.traces, original.spans, original.notes) == (6, 30, [])
+    assert sorted(p.traces for p in original.patterns) == [1, 1, 4]
+    with peers.collector(collector_binary, file=back) as target:
+        ran = cli.blaster(
+            *("run", "--template", str(real), "--endpoint", target.endpoint, "--rate", "600"),
+            *("--duration", "1s", "--workers", "2", "--layout", layout, "--quiet"),
+            *("--json", str(tmp_path / "r.json")),
+        )
+        assert ran.returncode == 0, ran.stderr
+    results = cli.results(tmp_path / "r.json")
+    assert results["spans"]["accepted"] == 600 and results["configuration"]["layout"] == layout
+    assert results["violations"]["injected"] == 20  # one trace in six has an error
+    sent, wanted = traces_of(back), traces_of(real)
+    assert sent.total() == 120
+    if layout == "scattered":
+        sent, wanted = in_any_order(sent), in_any_order(wanted)
+    assert sent == Counter(dict.fromkeys(wanted, 20))
+
+
+def in_any_order(found: Counter[tuple[Any, ...]]) -> Counter[tuple[Any, ...]]:
+    """Traces by their sizes and times, whatever the order of their spans."""
+    merged: Counter[tuple[Any, ...]] = Counter()
+    for (request, *times), count in found.items():
+        merged[len(request), *(tuple(sorted(row)) for row in times)] += count
+    return merged
+
+
+@pytest.mark.parametrize("name", ["sent.json", "sent.pb"])
+def test_record_and_send_again(tmp_path: Path, name: str) -> None:
+    """What a run sent stands in its recording to the span, and is sent again as it was."""
+    path, out = tmp_path / name, tmp_path / "r.json"
+    common = ["--embedded", "--quiet", "--json", str(out), "--rate", "1000", "--duration", "1s"]
+    ran = cli.blaster(
+        *("run", *common, "--spans-per-trace", "4", "--workers", "2", "--record", str(path))
+    )
+    assert ran.returncode == 0, ran.stderr
+    sent = cli.results(out)
+    assert sent["spans"]["accepted"] == 1000
+    (note,) = sent["notes"]
+    assert note.startswith(f"recorded {path}: 1,000 spans in {sent['requests']['sent']} requests")
+    first = read(str(path))
+    assert (first.traces, first.spans, first.records) == (250, 1000, sent["requests"]["sent"])
+    assert (first.format == "OTLP JSON lines") == (name == "sent.json") and not first.notes
+    again = tmp_path / f"again-{name}"
+    ran = cli.blaster("run", *common, "--template", str(path), "--record", str(again))
+    assert ran.returncode == 0, ran.stderr
+    results = cli.results(out)
+    assert results["spans"]["accepted"] == results["sink"]["spans"] == 1000
+    # The violations that were recorded, of which the sink sees every one.
+    assert results["violations"]["injected"] == sent["violations"]["injected"] == 25
+    assert results["violations"]["detected"] == 25
+    assert {key[0] for key in traces_of(again)} == {key[0] for key in traces_of(path)}
+
+
+def test_a_run_of_traces_with_absent_parents_and_circles(tmp_path: Path) -> None:
+    """Broken traces are sent as they were, violations and all."""
+    circle = [span(1, 2, OTHER), span(2, 1, OTHER)]
+    path, out = written(tmp_path, request_of(span(1, 7), span(2, 1), *circle)), tmp_path / "r"
+    again = tmp_path / "again.pb"
+    ran = cli.blaster(
+        *("run", "--template", str(path), "--embedded", "--rate", "400", "--duration", "1s"),
+        *("--violation-rate", "0.1", "--record", str(again), "--json", str(out)),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "1 parents and linked spans that are not in the file" in ran.stdout
+    results = cli.results(out)
+    assert results["sink"]["spans"] == 400
+    assert results["violations"]["injected"] == results["violations"]["detected"] == 20
+    (note,) = read(str(again)).notes
+    assert re.fullmatch("10[01] parents and linked spans that are not in the file", note)
+
+
+def test_recording_of_an_interrupted_run(tmp_path: Path) -> None:
+    """After Ctrl-C the recording holds whole records, as many spans as were sent."""
+    path, out = tmp_path / "sent.jsonl", tmp_path / "r.json"
+    running = cli.start(
+        *("run", "--rate", "max", "--duration", "60s", "--embedded", "--record", str(path)),
+        *("--json", str(out), "--workers", "2"),
+    )
+    time.sleep(3)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=20)
+    assert running.returncode == 130, errors
+    results = cli.results(out)
+    assert results["notes"][0].startswith(f"recorded {path}: {results['spans']['sent']:,} spans")
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == results["requests"]["sent"] > 0
+    assert sum(len(list(spans_of(otlp_json.decode(line)))) for line in lines[:3]) == 3000
+
+
+def test_record_limit(tmp_path: Path) -> None:
+    """A recording stops at its limit, says so, and the run goes on."""
+    path, out = tmp_path / "sent.pb", tmp_path / "r.json"
+    ran = cli.blaster(
+        *("run", "--rate", "1000", "--duration", "1s", "--embedded", "--quiet"),
+        *("--record", str(path), "--record-limit", "50kB", "--json", str(out)),
+    )
+    assert ran.returncode == 0, ran.stderr
+    results = cli.results(out)
+    assert results["spans"]["accepted"] == 1000
+    (note,) = results["notes"]
+    kept = read(str(path)).spans
+    assert f"{kept:,} spans" in note and path.stat().st_size <= 50_000
+    assert note.endswith(
+        f"{1000 - kept:,} spans that were sent are not in it: the limit of 50.0 kB"
+    )
+
+
+WRONG_USE = [
+    (["--template", "F", "--workload", "flat"], "--workload 'flat': cannot be used with "
+     "--template, which says itself what the traces are"),
+    (["--template", "F", "--spans-per-trace", "3"], "--spans-per-trace 3: cannot be used with "
+     "--template, which says itself what the traces are"),
+    (["--template", "F", "--record", "F"], "--record 'F': is --template too"),
+    (["--record-limit", "1MB"], "--record-limit '1MB': needs --record"),
+    (["--record", "R", "--record-limit", "x"], "--record-limit 'x': must be a whole number of "
+     "bytes above 0, such as 512, 64kB, 100MB or 4MiB"),
+    (["--record", "absent/R", "--transport", "null"], "--record 'absent/R': cannot be written: No "
+     "such file or directory"),
+    (["--template", "absent"], "absent: cannot be read: No such file or directory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_USE)
+def test_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    """What cannot be meant is refused in one line, and no file is touched."""
+    written(tmp_path, request_of(span(1))).rename(tmp_path / "F")
+    before = (tmp_path / "F").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    ran = cli.blaster("run", *options)
+    assert (ran.returncode, ran.stderr) == (2, f"blaster: {message}\n")
+    assert (tmp_path / "F").read_bytes() == before and not (tmp_path / "R").exists()

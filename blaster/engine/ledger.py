@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import time
 
 import numpy as np
 import numpy.typing as npt
@@ -124,9 +125,14 @@ class Slab:
 
 
 class Ledger:
-    """The slabs of all workers and the control block, in anonymous memory that forks share."""
+    """The slabs of all workers and the control block, in anonymous memory that forks share.
+
+    ``epoch_ns``: when CLOCK_MONOTONIC was 0, ns since 1970.
+    """
 
     def __init__(self, workers: int) -> None:
+        # One for all workers: the parts of a trace that several of them send agree on its times.
+        self.epoch_ns = time.time_ns() - time.monotonic_ns()
         words = _CONTROL_WORDS + workers * _WORDS
         self._memory = mmap.mmap(-1, words * 8 + workers * _TEXT_BYTES)
         all_words = np.frombuffer(self._memory, np.int64, words)

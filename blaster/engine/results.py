@@ -220,6 +220,7 @@ class Results(msgspec.Struct):
     messages: dict[str, str]
     series: list[Point]
     verdict: Verdict | None = None
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def host() -> Host:

@@ -106,7 +106,7 @@ class _Worker:
                 MAX_CHUNK_BYTES // plan.bytes_per_request,
             ),
         )
-        self._epoch = time.time_ns() - time.monotonic_ns()
+        self._epoch = ledger.epoch_ns
         self._start = 0
         self._buffers = _Buffers()
 

@@ -46,6 +46,8 @@ def summary(results: Results, console: Console) -> None:
     console.print(f"{word}  limited by: {verdict.limited_by} ({verdict.reason})")
     for status, message in results.messages.items():
         console.print(f"  first {status}: {message}", markup=False)
+    for note in results.notes:
+        console.print(f"  {note}", markup=False, highlight=False)
 
 
 def _table(title: str) -> Table:

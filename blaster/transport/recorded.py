@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
 from blaster.payload.capture.recording import Recording
-from blaster.transport.base import Chunk, Transport
+from blaster.transport.base import Chunk, Int64, Transport
 
 PIECE_SPANS = 1000
 """Spans sent before they are written: some 100 ms as JSON, so that a stop is seen soon enough."""
@@ -56,6 +57,15 @@ class RecordedTransport:
 
     def close(self) -> None:
         self._transport.close()
+
+
+def recorded(
+    make: Callable[[Int64, Int64], Transport], recording: Recording | None
+) -> Callable[[Int64, Int64], Transport]:
+    """``make`` for transports whose batches go into ``recording``; for None, ``make`` itself."""
+    if recording is None:
+        return make
+    return lambda sent, stop: RecordedTransport(make(sent, stop), recording)
 
 
 def _piece(chunk: Chunk, begin: int) -> Chunk:
