@@ -35,7 +35,6 @@ CELLS = 1024
 
 MAX_DEPTH = 300
 
-_DECK = 64
 _PADDING_KEY = "blaster.padding"
 _SAMPLED, _HAS_REMOTE, _REMOTE = 0x1, 0x100, 0x200
 
@@ -60,7 +59,7 @@ class _Node:
 def draw(topology: Topology, seed: int) -> list[Shape]:
     """The shapes of a topology; the same seed draws the same. ValueError where a trace would be
     too large."""
-    decks = _Decks(seed)
+    decks = _Decks(seed, topology.shapes)
     bases = _merged([_tree(topology, decks) for _ in range(topology.shapes)])
     trees = _with_errors(topology, [(root, CELLS * n // topology.shapes) for root, n in bases])
     pools = _pools([(node, weight) for root, weight in trees for node in _walk(root)], decks)
@@ -68,18 +67,19 @@ def draw(topology: Topology, seed: int) -> list[Shape]:
 
 
 class _Decks:
-    """Shares from 0 to 1, dealt by name from shuffled decks of even steps."""
+    """Shares from 0 to 1, dealt by name from shuffled decks of so many even steps."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, size: int) -> None:
         self._seed = seed
+        self._size = size
         self._dealt: dict[str, int] = {}
 
     def share(self, name: str) -> float:
         """The next share of this name's deck."""
         dealt = self._dealt.get(name, 0)
         self._dealt[name] = dealt + 1
-        round_, at = divmod(dealt, _DECK)
-        return float((self.shuffled(_DECK, f"{name}:{round_}")[at] + 0.5) / _DECK)
+        round_, at = divmod(dealt, self._size)
+        return float((self.shuffled(self._size, f"{name}:{round_}")[at] + 0.5) / self._size)
 
     def shuffled(self, count: int, name: str) -> Int64:
         """0 to count - 1 in an order of the name's own."""
