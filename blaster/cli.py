@@ -178,7 +178,7 @@ def run(
     )
     with StopSignals() as signals:
         with console.ProgressDisplay(quiet) as display:
-            results = load_test.run(options, signals, display.update)
+            results = load_test.run(options, signals, display.update, display.begin)
         if json is not None:
             json_file.write(json_file.to_json(results), json)
         if markdown is not None:

@@ -75,8 +75,12 @@ def run(
     options: Options,
     signals: StopSignals,
     on_progress: Callable[[Progress], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
 ) -> Results:
-    """Runs the load test and judges it. Raises BlasterError for what keeps it from starting."""
+    """Runs the load test and judges it. Raises BlasterError for what keeps it from starting.
+
+    ``on_plan`` is called once, before anything is sent.
+    """
     scenario = scenario_of(options)
     _check_files(options)
     transport = choice.choose(options.transport)
@@ -98,6 +102,8 @@ def run(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
+    if on_plan is not None:
+        on_plan(plan)
     with _target(options.embedded, endpoint) as (endpoint, sink):
         if transport != "null" and sink is None:
             probe(endpoint.host, endpoint.port)
@@ -132,6 +138,7 @@ def run(
         spans_per_request=round(plan.spans_per_request, 2),
         spans_per_trace=round(plan.mix.spans_per_trace, 2),
         traces_per_request=plan.per_request,
+        bytes_per_span=round(plan.mix.bytes_per_span, 1),
         workload=scenario.workload.name,
         layout=plan.mix.layout,
         violation_rate=float(scenario.workload.violation_rate),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from blaster.engine.plan import Plan
 from blaster.errors import UsageError
 from blaster.payload import drawing, topology, twin, workload
 from blaster.payload.columns import Columns, ColumnSource
@@ -25,7 +26,7 @@ from blaster.payload.duration import Duration
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Source, spans_of
 from blaster.payload.template import LAYOUTS
-from blaster.scenario.scenario import Workload
+from blaster.scenario.scenario import Scenario, Workload, parse_stages
 from blaster.sink.rules import violations_of
 
 pytestmark = pytest.mark.native
@@ -365,6 +366,44 @@ def test_a_deal_sends_every_part_once(parts, window, blocks):
         (b, p) for b in range(blocks) for p in range(parts)
     ]
     assert (block // window == request // (window * parts)).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_plan_does_not_depend_on_its_workers(layout):
+    """Each number of workers sends the same requests at the same times; all parts of a trace say
+    that it ended at one time, before any of them goes out."""
+    scenario = Scenario(
+        name="x",
+        stages=parse_stages("100..4000@3s,500@2s"),
+        workload=Workload(name="web-shop", layout=layout),
+    )
+    found = []
+    for workers in (1, 3):
+        plan = Plan.of(scenario, seed=1, workers=workers)
+        requests = []
+        for shard in map(plan.shard, range(workers)):
+            k = np.arange(shard.requests)
+            held = shard.of(k)
+            columns = (shard.times(k), shard.ended(k), held.first, held.counts, held.parts)
+            requests += zip(*(column.tolist() for column in columns), strict=True)
+            assert shard.due(5 * 10**9) == shard.requests
+            assert shard.spans_of(shard.requests // 2) < shard.spans_of(shard.requests)
+            assert (np.diff(shard.times(k)) >= 0).all()
+        found.append(sorted(requests))
+        spans = sum(plan.shard(i).spans_of(plan.shard(i).requests) for i in range(workers))
+        assert spans == plan.mix.spans_before(np.array([plan.traces]))[0] <= 7150
+        assert plan.pacer.total - spans < 60
+    assert found[0] == found[1]
+    ended = defaultdict(set)
+    for due, end, first, _, _ in found[0]:
+        ended[first].add(end)
+        assert end <= due
+    assert all(len(ends) == 1 for ends in ended.values())
+    if layout == "scattered":
+        dues = defaultdict(list)
+        for due, _, first, _, _ in found[0]:
+            dues[first].append(due)
+        assert np.median([max(d) - min(d) for d in dues.values()]) > 5e8
 
 
 WRONG = {

@@ -41,8 +41,9 @@ class Host(msgspec.Struct):
 class Configuration(msgspec.Struct):
     """What was asked for, after all precedence was settled.
 
-    ``spans_per_request`` and ``spans_per_trace`` are means. Where a trace is cut up into several
-    requests, ``traces_per_request`` counts those that a request holds a part of.
+    ``spans_per_request``, ``spans_per_trace`` and ``bytes_per_span`` are the means that were
+    expected. Where a trace is cut up into several requests, ``traces_per_request`` counts those
+    that a request holds a part of.
     """
 
     endpoint: str
@@ -53,6 +54,7 @@ class Configuration(msgspec.Struct):
     spans_per_request: float
     spans_per_trace: float
     traces_per_request: int
+    bytes_per_span: float
     workload: str
     layout: str
     violation_rate: float

@@ -72,12 +72,14 @@ def run(
     transport: Transport | None = None
     try:
         transport = make_transport(slab.sent, ledger.stop)
+        # Before the connections, which must not be kept waiting, and long before the start.
+        sender = _Worker(plan, worker, ledger, transport)
         transport.connect(connect_timeout_s)
         slab.words[STATE] = READY
         while ledger.control[START_NS] == 0 and ledger.control[STOP_NS] == 0:
             time.sleep(0.001)
         slab.words[STATE] = RUNNING
-        _Worker(plan, worker, ledger, transport).send_all(int(timeout_s * 1e9))
+        sender.send_all(int(timeout_s * 1e9))
         slab.say({Status(status).name: text for status, text in transport.messages().items()})
         slab.words[STATE] = DONE
     except BlasterError as error:

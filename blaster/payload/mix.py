@@ -91,12 +91,24 @@ class Mix:
         length = self._lengths[0]
         return float(self._sums[0, length, :, SPANS].max() / length)
 
+    @property
+    def bytes_per_span(self) -> float:
+        """The mean over the traces that violate nothing, without frames around a request."""
+        length = self._lengths[0]
+        sizes = np.array([len(variant.data) for variant in self.template.variants])
+        numbers = self.template.numbers
+        shapes = np.array([sizes[list(numbers[i, 0])].sum() for i in range(len(self.shapes))])
+        total = shapes[self.cell_shape[:length]].sum()
+        return float(total / self._whole_sums[0, length, SPANS])
+
     def cells(self, number: Int64) -> Int64:
         """The cells of the traces of these numbers."""
-        before = self.quota.before(number)
-        cells = (number - before) % self._lengths[0]
+        before, violates = self.quota.split(number)
+        cells = number - before
+        # What is left of a division: % is not vectorised, // is.
+        cells -= cells // self._lengths[0] * self._lengths[0]
         if len(self._lengths) > 1:
-            violating = np.flatnonzero(self.quota.before(number + 1) > before)
+            violating = np.flatnonzero(violates)
             turn, kind = np.divmod(before[violating], 3)
             lengths = np.array(self._lengths[1:])
             cells[violating] = self._first[1:][kind] + turn % lengths[kind]

@@ -44,6 +44,14 @@ class Quota:
         return count
 
 
+    def split(self, number: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+        """How many traces before each of these numbers violate, and whether that one does."""
+        due = number * self._share
+        before: Int64 = due // self._of
+        due -= before * self._of
+        return before, due >= self._of - self._share
+
+
 def of_kind(violations: Int64, kind: int) -> Int64:
     """How many of the first so many violations are of this kind."""
     count: Int64 = (violations + (len(RULES) - kind)) // len(RULES)

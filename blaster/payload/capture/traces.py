@@ -26,6 +26,9 @@ from blaster.payload.shape import (
 MAX_FILE_SPANS = 1_000_000
 """The most spans in a file: each is kept, as bytes, until the file's end."""
 
+MAX_FILE_RECORDS = 1_000_000
+"""The most records in a file, with spans or without."""
+
 MAX_TRACE_NS = 7 * 86_400 * 10**9
 """The longest trace: a clock that was off by years makes longer ones."""
 
@@ -81,6 +84,8 @@ class Traces:
 
     def add(self, record: Record) -> None:
         """Takes the spans of one record."""
+        if self.records == MAX_FILE_RECORDS:
+            raise UsageError(f"{record.place}: the file has more than {MAX_FILE_RECORDS:,} records")
         self.format = record.format
         self.records += 1
         if not record.request.resource_spans:
