@@ -26,6 +26,8 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 Length = Int64 | int
 """Rows of each trace: one number where all have as many."""
 
+_ARENA_BYTES = 16 << 20
+
 _BINS = 1 << 12
 """The pieces of straight line by which a source's inverse distribution is drawn."""
 
@@ -67,6 +69,9 @@ class ColumnSource:
     """
 
     def __init__(self, seed: int, mix: Mix) -> None:
+        # glibc gives memory back to the system at every call, only to take it again with a fault
+        # a page, unless it once saw a block as large as this come and go (mallopt(3)).
+        np.empty(_ARENA_BYTES, np.uint8)
         self._mix = mix
         self._odd_trace = odd_multiplier(seed, "trace")
         self._odd_span = odd_multiplier(seed, "span")

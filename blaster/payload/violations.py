@@ -43,7 +43,6 @@ class Quota:
         count: Int64 = traces * self._share // self._of
         return count
 
-
     def split(self, number: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
         """How many traces before each of these numbers violate, and whether that one does."""
         due = number * self._share
