@@ -10,6 +10,7 @@ typedef struct {
     PyObject_HEAD struct stamp_template kernel;
     struct stamp_framing *framings;
     struct stamp_variant *variants;
+    int uniform;    /* whether all variants have the same strides */
     PyObject *keep; /* the bytes objects that the kernel's pointers point into */
 } Template;
 
@@ -177,9 +178,13 @@ static int read_variants(Template *self, PyObject *variants) {
     }
     self->kernel.variants = self->variants;
     self->kernel.variant_count = (size_t)count;
+    self->uniform = 1;
     for (Py_ssize_t i = 0; i < count; i++) {
         if (read_variant(self, PyTuple_GetItem(variants, i), &self->variants[i]) < 0)
             return -1;
+        if (memcmp(self->variants[i].strides, self->variants[0].strides,
+                   self->kernel.column_count * sizeof *self->variants[0].strides) != 0)
+            self->uniform = 0;
     }
     return 0;
 }
@@ -287,6 +292,11 @@ static int call_variants(const Template *self, struct call *call, PyObject *vari
     if (highest >= kernel->variant_count) {
         PyErr_Format(PyExc_ValueError, "variant %d: there are %zu", highest, kernel->variant_count);
         return -1;
+    }
+    if (self->uniform) {
+        for (size_t c = 0; c < kernel->column_count; c++)
+            call->needed[c] = call->traces * kernel->variants[0].strides[c];
+        return 0;
     }
     size_t *times = PyMem_Calloc((size_t)highest + 1, sizeof *times);
     if (times == NULL) {
