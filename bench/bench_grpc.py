@@ -33,11 +33,14 @@ def bare(port: int, spans: int, seconds: float) -> None:
 
     from blaster.payload import flat
     from blaster.payload.columns import ColumnSource
+    from blaster.payload.mix import Mix
     from blaster.transport.base import EXPORT_METHOD
 
-    source = ColumnSource(1, Fraction(1, 10), flat.timeline(1))
-    columns = source.make(np.zeros(1, np.int64), spans, np.full(1, time.time_ns()))
-    kernel = flat.template(1).compile()
+    mix = Mix([flat.shape(1)], Fraction(1, 10))
+    columns = ColumnSource(1, mix).make(
+        np.zeros(1, np.int64), np.full(1, spans), np.full(1, time.time_ns())
+    )
+    kernel = mix.template.compile()
     (batch,) = kernel.stamp_bytes(columns.arrays, columns.variants, columns.counts)
 
     async def loop() -> tuple[int, float]:

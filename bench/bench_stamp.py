@@ -16,6 +16,7 @@ from common import cpu_seconds, interleaved, parse, report
 
 from blaster.payload import flat
 from blaster.payload.columns import ColumnSource
+from blaster.payload.mix import Mix
 
 TARGET, TARGET_RATIO = 50_000_000, 0.5
 CHUNK_SPANS = 16_000
@@ -25,13 +26,14 @@ SIZES = (100, 1000, 8000)
 def sides(per_request: int, rounds: int) -> dict[str, Callable[[], float]]:
     requests = CHUNK_SPANS // per_request
     spans = requests * per_request * rounds
-    template = flat.template(1)
-    kernel = template.compile()
-    source = ColumnSource(1, Fraction(1, 10), flat.timeline(1))
+    mix = Mix([flat.shape(1)], Fraction(1, 10))
+    kernel = mix.template.compile()
+    source = ColumnSource(1, mix)
     first = np.arange(requests, dtype=np.int64) * per_request
     ended = np.full(requests, 1_800_000_000_000_000_000)
-    columns = source.make(first, per_request, ended)
-    out = np.zeros(template.batch_bytes(per_request) * requests, np.uint8)
+    counts = np.full(requests, per_request)
+    columns = source.make(first, counts, ended)
+    out = np.zeros(mix.batch_bytes(per_request) * requests, np.uint8)
     offsets = np.zeros(requests + 1, np.int64)
     arguments = (columns.arrays, columns.variants, columns.counts, out, offsets)
     size = kernel.stamp_into(*arguments)
@@ -46,7 +48,7 @@ def sides(per_request: int, rounds: int) -> dict[str, Callable[[], float]]:
     return {
         f"stamp_{per_request}": times(lambda: kernel.stamp_into(*arguments)),
         f"memcpy_{per_request}": times(lambda: np.copyto(copy, original)),
-        f"columns_{per_request}": times(lambda: source.make(first, per_request, ended)),
+        f"columns_{per_request}": times(lambda: source.make(first, counts, ended)),
     }
 
 

@@ -45,16 +45,15 @@ class Source:
 
         from blaster.payload import flat
         from blaster.payload.columns import ColumnSource
+        from blaster.payload.mix import Mix
 
-        template = flat.template()
-        self._template = template.compile()
-        self._columns = ColumnSource(1, Fraction(1, 10), flat.timeline())
+        mix = Mix([flat.shape(1)], Fraction(1, 10))
+        self._template = mix.template.compile()
+        self._columns = ColumnSource(1, mix)
         self._spans = np.full(requests, spans, np.int64)
         self._per_request = spans
         self._ramp = np.arange(requests, dtype=np.int64) * spans
-        self._buffers = [
-            np.zeros(template.batch_bytes(spans) * requests, np.uint8) for _ in range(4)
-        ]
+        self._buffers = [np.zeros(mix.batch_bytes(spans) * requests, np.uint8) for _ in range(4)]
         self._made = 0
         self._epoch = time.time_ns() - time.monotonic_ns()
 
@@ -64,7 +63,7 @@ class Source:
         from blaster.transport.base import Chunk
 
         first = self._ramp + self._made * self._per_request * len(self._ramp)
-        columns = self._columns.make(first, self._per_request, scheduled + self._epoch)
+        columns = self._columns.make(first, self._spans, scheduled + self._epoch)
         offsets = np.empty(len(scheduled) + 1, np.int64)
         # The transport may hold the last buffers: the oldest of four is free by then.
         out = self._buffers[self._made % len(self._buffers)]

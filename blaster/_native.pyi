@@ -42,21 +42,23 @@ class Scanner:
 class Template:
     """Prebuilt bytes and the places in them to patch; every slot is checked on construction.
 
-    ``frames``: tuple of (tag, prefix bytes), outermost first. ``strides``: the bytes that a trace
-    takes of each column. ``variants``: tuple of (bytes, tuple of (offset, width, column, shift)).
-    Raises ValueError when a slot does not fit its variant or its column.
+    ``framings``: what can stand around a batch, each a tuple of (tag, prefix bytes), outermost
+    first; a batch takes that of its first trace. ``variants``: tuple of (bytes, tuple of (offset,
+    width, column, shift), strides, framing), where strides are the bytes that the trace takes of
+    each column. Raises ValueError when a slot does not fit its variant or its part of the column.
     """
 
     def __init__(
         self,
-        frames: tuple[tuple[int, bytes], ...],
-        strides: tuple[int, ...],
-        variants: tuple[tuple[bytes, tuple[tuple[int, int, int, int], ...]], ...],
+        framings: tuple[tuple[tuple[int, bytes], ...], ...],
+        variants: tuple[
+            tuple[bytes, tuple[tuple[int, int, int, int], ...], tuple[int, ...], int], ...
+        ],
     ) -> None: ...
     def stamp_bytes(
         self, columns: tuple[Buffer, ...], variants: Buffer, counts: Buffer, /
     ) -> list[bytes]:
-        """One ``bytes`` for each batch; ``variants`` uint8, one a trace, ``counts`` int64."""
+        """One ``bytes`` for each batch; ``variants`` uint16, one a trace, ``counts`` int64."""
 
     def stamp_into(
         self,

@@ -106,6 +106,35 @@ def run(
     spans_per_trace: Annotated[
         int | None, typer.Option(help="Spans in each trace (default 1).")
     ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(help="flat, web-shop, deep, wide, llm-agent, or a TOML file."),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="What a request holds: sdk (one service's spans), gateway (whole traces), "
+            "scattered (a quarter of each trace, seconds apart). Default: sdk for one service, "
+            "else gateway."
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Send captured traces, with fresh IDs and times: a file of OTLP JSON lines, "
+            "OTLP protobuf or a Jaeger JSON export."
+        ),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            help="Write what is sent to this file, for --template or a Collector: OTLP JSON "
+            "lines (.json, .jsonl, .ndjson), else OTLP protobuf with lengths. Slows the run."
+        ),
+    ] = None,
+    record_limit: Annotated[
+        str | None, typer.Option(help="Most bytes to record (default 1GiB).")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
     ] = None,
@@ -175,6 +204,11 @@ def run(
         violation_rate=violation_rate,
         stages=stages,
         spans_per_trace=spans_per_trace,
+        workload=workload,
+        layout=layout,
+        template=template,
+        record=record,
+        record_limit=record_limit,
         workers=workers,
         connections=connections,
         in_flight=in_flight,
@@ -205,6 +239,7 @@ def run(
                 options,
                 signals,
                 display.update,
+                display.begin,
                 on_checkpoint=checkpoint,
                 on_latencies=latencies if hdr else None,
             )
@@ -461,6 +496,37 @@ def doctor() -> None:
         said = f"{finding.found}; {finding.advice}" if finding.advice else finding.found
         table.add_row(finding.name, marks[finding.ok], said)
     Console().print(table)
+
+
+templates = typer.Typer(help="Look at captured traces, as --template sends them.")
+app.add_typer(templates, name="templates")
+
+
+@templates.callback()
+def _templates() -> None:
+    """Look at captured traces, as --template sends them."""
+
+
+@templates.command(
+    epilog="Examples:  blaster templates inspect traces.jsonl   |   "
+    "blaster templates inspect jaeger.json --json"
+)
+def inspect(
+    file: Annotated[
+        str,
+        typer.Argument(help="OTLP JSON lines, OTLP protobuf or a Jaeger JSON export."),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show the shapes of captured traces: sizes, spans, slots and which attributes vary."""
+    from blaster.payload.capture.capture import read
+    from blaster.report import templates as report
+
+    capture = read(file)
+    if json:
+        typer.echo(report.to_json(capture), nl=False)
+    else:
+        report.show(capture, Console(soft_wrap=True))
 
 
 def main() -> None:

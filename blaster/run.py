@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 
-from blaster.engine.plan import Plan, in_spans
+from msgspec.structs import replace
+
+from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.results import Configuration, Results, results_of
 from blaster.engine.runner import Progress, Run, Runner, so_far
 from blaster.engine.signals import StopSignals
@@ -17,6 +20,10 @@ from blaster.engine.worker import TransportFactory
 from blaster.errors import UsageError
 from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, parse_watch
+from blaster.payload.capture import capture
+from blaster.payload.capture.recording import MAX_BYTES as MAX_RECORD_BYTES
+from blaster.payload.capture.recording import Recording
+from blaster.payload.template import LAYOUTS
 from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, WarmUp, parse_warmup
 from blaster.scenario.threshold import Threshold, parse_thresholds
@@ -25,7 +32,8 @@ from blaster.transport import choice
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.probe import probe
-from blaster.units import format_bytes, quoted
+from blaster.transport.recorded import recorded
+from blaster.units import format_bytes, parse_bytes, quoted
 from blaster.verdict import thresholds
 from blaster.verdict.verdict import judge
 
@@ -54,6 +62,11 @@ class Options:
     violation_rate: str | None = None
     stages: str | None = None
     spans_per_trace: int | None = None
+    workload: str | None = None
+    layout: str | None = None
+    template: str | None = None
+    record: str | None = None
+    record_limit: str | None = None
     workers: int | None = None
     connections: int | None = None
     in_flight: int | None = None
@@ -75,6 +88,7 @@ def run(
     options: Options,
     signals: StopSignals,
     on_progress: Callable[[Progress], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     *,
     on_checkpoint: Callable[[Results], None] | None = None,
     on_latencies: Callable[[Latencies], None] | None = None,
@@ -82,20 +96,23 @@ def run(
 ) -> Results:
     """Runs the load test and judges it. Raises BlasterError for what keeps it from starting.
 
-    ``on_checkpoint`` is given the results so far every CHECKPOINT_S, ``on_latencies`` the
-    histograms at the end. ``wrap`` turns what makes the transports, in the workers, into something
-    that makes others.
+    ``on_plan`` is called once, before anything is sent; ``on_checkpoint`` is given the results so
+    far every CHECKPOINT_S, ``on_latencies`` the histograms at the end. ``wrap`` turns what makes
+    the transports, in the workers, into something that makes others.
     """
     scenario = scenario_of(options)
+    _check_files(options)
     transport = choice.choose(options.transport)
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
-    offered = in_spans(scenario)
+    seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
+    captured = capture.read(options.template) if options.template is not None else None
+    mix = mix_of(scenario, seed, captured.shapes if captured else ())
+    offered = in_spans(scenario, mix)
     workers = _workers(options, offered, transport)
     connections, in_flight = _flight(options, offered, workers)
     metadata = _metadata(options.headers)
-    seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
-    plan = Plan.of(offered, seed=seed, workers=workers)
+    plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
     _check_batch(plan)
     watches = [parse_watch(text) for text in options.watch]
     endpoint = resolve_endpoint(options.endpoint, options.environ)
@@ -104,6 +121,8 @@ def run(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
+    if on_plan is not None:
+        on_plan(plan)
     with _target(options.embedded, endpoint) as (endpoint, sink):
         if transport != "null" and sink is None:
             probe(endpoint.host, endpoint.port)
@@ -126,28 +145,37 @@ def run(
             workers=workers,
             connections=settings.connections * workers,
             in_flight=settings.in_flight * workers,
-            spans_per_request=plan.spans_per_request,
-            spans_per_trace=plan.template.spans_per_trace,
+            spans_per_request=round(plan.spans_per_request, 2),
+            spans_per_trace=round(mix.spans_per_trace, 2),
+            traces_per_request=plan.per_request,
+            bytes_per_span=round(mix.bytes_per_span, 1),
+            workload=scenario.workload.name,
+            layout=mix.layout,
             violation_rate=float(scenario.workload.violation_rate),
             stages=[str(stage) for stage in scenario.stages],
             arrivals=scenario.arrivals,
             burst=scenario.burst,
             warmup=str(scenario.warmup),
         )
-        record = Runner(
-            plan,
-            make if wrap is None else wrap(make),
-            timeout_s=options.timeout_s,
-            signals=signals,
-            target=target,
-            on_progress=_Watch(scenario, configuration, on_progress, on_checkpoint).update,
-            keep_intervals=on_latencies is not None,
-        ).run()
+        with _recording(options) as recording:
+            record = Runner(
+                plan,
+                recorded(make if wrap is None else wrap(make), recording),
+                timeout_s=options.timeout_s,
+                signals=signals,
+                target=target,
+                on_progress=_Watch(scenario, configuration, on_progress, on_checkpoint).update,
+                keep_intervals=on_latencies is not None,
+            ).run()
         counts = sink.settled_counts() if sink is not None else None
     results = results_of(record, configuration, counts)
     results.verdict = judge(results, scenario)
     if on_latencies is not None:
         on_latencies(_latencies(record))
+    if captured is not None:
+        results.notes += [f"template {captured.path}: {note}" for note in captured.notes]
+    if recording is not None:
+        results.notes.append(f"recorded {recording.said()}")
     return results
 
 
@@ -203,13 +231,15 @@ def scenario_of(options: Options) -> Scenario:
         _check_range(option, value, most)
     if options.seed is not None and not 0 <= options.seed < 2**63:
         raise UsageError(f"--seed {options.seed}: must be from 0 to 2^63 - 1")
-    if scenario.workload.name != "flat":
-        raise UsageError(f"workload {quoted(scenario.workload.name)}: must be flat")
+    if options.layout is not None and options.layout not in LAYOUTS:
+        raise UsageError(f"--layout {quoted(options.layout)}: must be {', '.join(LAYOUTS)}")
     if options.arrivals is not None and options.arrivals not in ARRIVALS:
         raise UsageError(f"--arrivals {quoted(options.arrivals)}: must be {' or '.join(ARRIVALS)}")
     _check_range("--burst", options.burst, MAX_BURST)
     try:
         scenario = scenario.with_overrides(
+            workload=options.workload,
+            layout=options.layout,
             spans_per_trace=options.spans_per_trace,
             batch=options.batch,
             seed=options.seed,
@@ -223,7 +253,12 @@ def scenario_of(options: Options) -> Scenario:
         raise UsageError(str(error)) from None
     thresholds.check_known("--threshold", scenario.thresholds)
     thresholds.check_known("--abort-on", scenario.abort_on)
-    return scenario
+    if options.spans_per_trace is not None and scenario.workload.name != "flat":
+        raise UsageError(
+            f"--spans-per-trace {options.spans_per_trace}: only for the workload flat; "
+            f"{scenario.workload.name} says itself what its traces are"
+        )
+    return scenario if options.template is None else _of_template(scenario, options)
 
 
 def _warmup(text: str | None) -> WarmUp | None:
@@ -242,6 +277,24 @@ def _thresholds(option: str, texts: Sequence[str]) -> list[Threshold]:
         raise UsageError(f"{option} {error}") from None
 
 
+def _of_template(scenario: Scenario, options: Options) -> Scenario:
+    """The scenario with captured traces, which violate nothing unless that is asked for."""
+    assert options.template is not None
+    for option, value in (
+        ("--workload", options.workload),
+        ("--spans-per-trace", options.spans_per_trace),
+    ):
+        if value is not None:
+            raise UsageError(
+                f"{option} {quoted(value)}: cannot be used with --template, "
+                "which says itself what the traces are"
+            )
+    asked = options.violation_rate or options.environ.get(overrides.VIOLATION_RATE_VARIABLE)
+    rate = scenario.workload.violation_rate if asked else Fraction(0)
+    workload = replace(scenario.workload, name=options.template, violation_rate=rate)
+    return replace(scenario, workload=workload)
+
+
 @contextmanager
 def _target(embedded: bool, endpoint: Endpoint) -> Iterator[tuple[Endpoint, EmbeddedSink | None]]:
     if not embedded:
@@ -249,6 +302,42 @@ def _target(embedded: bool, endpoint: Endpoint) -> Iterator[tuple[Endpoint, Embe
         return
     with EmbeddedSink() as sink:
         yield resolve_endpoint(sink.endpoint, {}), sink
+
+
+@contextmanager
+def _recording(options: Options) -> Iterator[Recording | None]:
+    """The file of what is sent, emptied; whole when the context is left."""
+    if options.record is None:
+        yield None
+        return
+    recording = Recording(options.record, _record_limit(options))
+    try:
+        yield recording
+    finally:
+        recording.close()
+
+
+def _record_limit(options: Options) -> int:
+    text = options.record_limit
+    if text is None:
+        return MAX_RECORD_BYTES
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise UsageError(f"--record-limit {quoted(text)}: {error}") from None
+
+
+def _check_files(options: Options) -> None:
+    """Refuses what cannot be recorded, before anything is emptied or sent."""
+    if options.record is None:
+        if options.record_limit is not None:
+            raise UsageError(f"--record-limit {quoted(options.record_limit)}: needs --record")
+        return
+    _record_limit(options)
+    for option, path in (("--template", options.template), ("scenario", options.scenario)):
+        both = path is not None and os.path.exists(path) and os.path.exists(options.record)
+        if both and os.path.samefile(str(path), options.record):
+            raise UsageError(f"--record {quoted(options.record)}: is {option} too")
 
 
 def _cpus() -> int:
@@ -280,14 +369,14 @@ def _check_range(option: str, value: int | None, most: int, where: str = "") -> 
 
 
 def _check_batch(plan: Plan) -> None:
-    size = plan.template.batch_bytes(plan.per_request)
+    size = plan.bytes_per_request
     if size <= MAX_MESSAGE_BYTES:
         return
-    fits = plan.per_request * MAX_MESSAGE_BYTES // size * plan.template.spans_per_trace
+    fits = plan.spans_per_request * MAX_MESSAGE_BYTES / size
     raise UsageError(
-        f"--batch {plan.spans_per_request}: a request could take {format_bytes(size)}, and a "
-        f"receiver takes {format_bytes(MAX_MESSAGE_BYTES)} unless told otherwise: "
-        f"at most {fits:,} spans"
+        f"--batch {round(plan.spans_per_request)}: a request could take {format_bytes(size)}, "
+        f"and a receiver takes {format_bytes(MAX_MESSAGE_BYTES)} unless told otherwise: "
+        f"at most {int(fits):,} spans"
     )
 
 

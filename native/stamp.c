@@ -20,25 +20,7 @@ static uint8_t *write_varint(uint8_t *out, size_t value) {
     return out;
 }
 
-size_t stamp_source_count(const struct stamp_template *template) {
-    const struct stamp_variant *last = &template->variants[template->variant_count - 1];
-    return last->first_source + last->slot_count;
-}
-
-void stamp_bind(const struct stamp_template *template, const struct stamp_column *columns,
-                struct stamp_source *sources) {
-    for (size_t v = 0; v < template->variant_count; v++) {
-        const struct stamp_variant *variant = &template->variants[v];
-        for (size_t s = 0; s < variant->slot_count; s++) {
-            const struct stamp_slot *slot = &variant->slots[s];
-            const struct stamp_column *column = &columns[slot->column];
-            *sources++ = (struct stamp_source){column->data + slot->shift, column->stride,
-                                               slot->offset, slot->width};
-        }
-    }
-}
-
-size_t stamp_traces_length(const struct stamp_template *template, const uint8_t *variants,
+size_t stamp_traces_length(const struct stamp_template *template, const uint16_t *variants,
                            size_t traces) {
     size_t length = 0;
     for (size_t i = 0; i < traces; i++)
@@ -46,28 +28,34 @@ size_t stamp_traces_length(const struct stamp_template *template, const uint8_t 
     return length;
 }
 
+static const struct stamp_framing *framing_of(const struct stamp_template *template,
+                                              const uint16_t *variants, size_t traces) {
+    return &template->framings[traces > 0 ? template->variants[variants[0]].framing : 0];
+}
+
 /* Fills lengths[i] with the length of what stands inside frame i; returns the whole batch's. */
-static size_t frame_lengths(const struct stamp_template *template, size_t inner,
+static size_t frame_lengths(const struct stamp_framing *framing, size_t inner,
                             size_t lengths[STAMP_MAX_FRAMES]) {
-    for (size_t i = template->frame_count; i-- > 0;) {
-        inner += template->frames[i].prefix_length;
+    for (size_t i = framing->frame_count; i-- > 0;) {
+        inner += framing->frames[i].prefix_length;
         lengths[i] = inner;
         inner += 1 + varint_length(inner);
     }
     return inner;
 }
 
-size_t stamp_batch_length(const struct stamp_template *template, size_t traces_length) {
+size_t stamp_batch_length(const struct stamp_template *template, const uint16_t *variants,
+                          size_t traces, size_t traces_length) {
     size_t lengths[STAMP_MAX_FRAMES];
-    return frame_lengths(template, traces_length, lengths);
+    return frame_lengths(framing_of(template, variants, traces), traces_length, lengths);
 }
 
-static uint8_t *write_frames(const struct stamp_template *template, size_t traces_length,
+static uint8_t *write_frames(const struct stamp_framing *framing, size_t traces_length,
                              uint8_t *out) {
     size_t lengths[STAMP_MAX_FRAMES];
-    frame_lengths(template, traces_length, lengths);
-    for (size_t i = 0; i < template->frame_count; i++) {
-        const struct stamp_frame *frame = &template->frames[i];
+    frame_lengths(framing, traces_length, lengths);
+    for (size_t i = 0; i < framing->frame_count; i++) {
+        const struct stamp_frame *frame = &framing->frames[i];
         *out++ = frame->tag;
         out = write_varint(out, lengths[i]);
         memcpy(out, frame->prefix, frame->prefix_length);
@@ -96,8 +84,8 @@ copy_blocks(uint8_t *restrict out, const uint8_t *restrict from, size_t length) 
 
 /* How many traces from the first on share its variant: slot by slot over a run costs less than
  * trace by trace. Not more than stay in the nearest cache. */
-static inline __attribute__((always_inline)) size_t run_of(const struct stamp_variant *variant,
-                                                           const uint8_t *variants, size_t traces) {
+static inline __attribute__((always_inline)) size_t
+run_of(const struct stamp_variant *variant, const uint16_t *variants, size_t traces) {
     size_t run = 1;
     size_t most = traces < MOST_RUN ? traces : MOST_RUN;
     if (variant->length > RUN_BYTES / MOST_RUN)
@@ -107,10 +95,29 @@ static inline __attribute__((always_inline)) size_t run_of(const struct stamp_va
     return run;
 }
 
-WIDE uint8_t *stamp_batch(const struct stamp_template *template, const struct stamp_source *sources,
-                          const uint8_t *variants, size_t first, size_t traces,
-                          size_t traces_length, uint8_t *out) {
-    out = write_frames(template, traces_length, out);
+/* Widths that are known, or nearly, compile to moves; two of them may overlap. */
+static inline __attribute__((always_inline)) void copy_slot(uint8_t *to, const uint8_t *from,
+                                                            size_t width) {
+    if (width == 8) {
+        memcpy(to, from, 8);
+    } else if (width > 16) {
+        memcpy(to, from, width);
+    } else if (width > 8) {
+        memcpy(to, from, 8);
+        memcpy(to + width - 8, from + width - 8, 8);
+    } else if (width >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + width - 4, from + width - 4, 4);
+    } else {
+        for (size_t i = 0; i < width; i++)
+            to[i] = from[i];
+    }
+}
+
+WIDE uint8_t *stamp_batch(const struct stamp_template *template, struct stamp_cursors *cursors,
+                          const uint16_t *variants, size_t traces, size_t traces_length,
+                          uint8_t *out) {
+    out = write_frames(framing_of(template, variants, traces), traces_length, out);
     const uint8_t *end = out + traces_length;
     const struct stamp_variant *table = template->variants;
     for (size_t t = 0; t < traces;) {
@@ -125,20 +132,22 @@ WIDE uint8_t *stamp_batch(const struct stamp_template *template, const struct st
             else
                 memcpy(to, variant->data, length);
         }
-        const struct stamp_source *source = sources + variant->first_source;
-        const struct stamp_source *last = source + variant->slot_count;
-        for (; source < last; source++) {
-            const uint8_t *from = source->from + (first + t) * source->stride;
-            const size_t stride = source->stride, width = source->width;
-            to = out + source->offset;
+        const struct stamp_slot *slot = variant->slots;
+        const struct stamp_slot *last = slot + variant->slot_count;
+        for (; slot < last; slot++) {
+            const uint8_t *from = cursors->at[slot->column] + slot->shift;
+            const size_t stride = variant->strides[slot->column], width = slot->width;
+            to = out + slot->offset;
             if (width == 8)
                 /* IDs and times are 8 bytes wide: a constant width compiles to one move. */
                 for (size_t i = 0; i < run; i++, to += length, from += stride)
                     memcpy(to, from, 8);
             else
                 for (size_t i = 0; i < run; i++, to += length, from += stride)
-                    memcpy(to, from, width);
+                    copy_slot(to, from, width);
         }
+        for (size_t c = 0; c < template->column_count; c++)
+            cursors->at[c] += run * variant->strides[c];
         out += run * length;
         t += run;
     }

@@ -4,28 +4,22 @@
 
 #include <string.h>
 
-enum { MAX_COLUMNS = 64, MAX_VARIANTS = 256, MAX_SLOTS = 1 << 20 };
+enum { MAX_FRAMINGS = 65536, MAX_VARIANTS = 65536, MAX_SLOTS = 1 << 20 };
 
 typedef struct {
     PyObject_HEAD struct stamp_template kernel;
-    struct stamp_frame *frames;
+    struct stamp_framing *framings;
     struct stamp_variant *variants;
-    size_t *strides; /* bytes a trace takes of each column */
-    size_t column_count;
+    int uniform;    /* whether all variants have the same strides */
     PyObject *keep; /* the bytes objects that the kernel's pointers point into */
 } Template;
 
-static int read_frames(Template *self, PyObject *frames) {
+static int read_framing(Template *self, PyObject *frames, struct stamp_framing *framing) {
     Py_ssize_t count = PyTuple_Size(frames);
     if (count < 0)
         return -1;
     if (count > STAMP_MAX_FRAMES) {
         PyErr_Format(PyExc_ValueError, "%zd frames: at most %d", count, STAMP_MAX_FRAMES);
-        return -1;
-    }
-    self->frames = PyMem_Calloc((size_t)count + 1, sizeof *self->frames);
-    if (self->frames == NULL) {
-        PyErr_NoMemory();
         return -1;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -39,35 +33,63 @@ static int read_frames(Template *self, PyObject *frames) {
         }
         if (PyList_Append(self->keep, prefix) < 0)
             return -1;
-        self->frames[i].tag = (uint8_t)tag;
-        self->frames[i].prefix = (const uint8_t *)PyBytes_AsString(prefix);
-        self->frames[i].prefix_length = (size_t)PyBytes_Size(prefix);
+        framing->frames[i] = (struct stamp_frame){
+            (uint8_t)tag, (const uint8_t *)PyBytes_AsString(prefix), (size_t)PyBytes_Size(prefix)};
     }
-    self->kernel.frames = self->frames;
-    self->kernel.frame_count = (size_t)count;
+    framing->frame_count = (size_t)count;
     return 0;
 }
 
-static int read_strides(Template *self, PyObject *strides) {
-    Py_ssize_t count = PyTuple_Size(strides);
+static int read_framings(Template *self, PyObject *framings) {
+    Py_ssize_t count = PyTuple_Size(framings);
     if (count < 0)
         return -1;
-    if (count > MAX_COLUMNS) {
-        PyErr_Format(PyExc_ValueError, "%zd columns: at most %d", count, MAX_COLUMNS);
+    if (count < 1 || count > MAX_FRAMINGS) {
+        PyErr_Format(PyExc_ValueError, "%zd framings: 1 to %d", count, MAX_FRAMINGS);
         return -1;
     }
-    self->strides = PyMem_Calloc((size_t)count + 1, sizeof *self->strides);
-    if (self->strides == NULL) {
+    self->framings = PyMem_Calloc((size_t)count, sizeof *self->framings);
+    if (self->framings == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    self->column_count = (size_t)count;
+    self->kernel.framings = self->framings;
+    self->kernel.framing_count = (size_t)count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        self->strides[i] = PyLong_AsSize_t(PyTuple_GetItem(strides, i));
+        if (read_framing(self, PyTuple_GetItem(framings, i), &self->framings[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The first variant says how many columns there are. */
+static int read_strides(Template *self, PyObject *strides, struct stamp_variant *variant) {
+    Py_ssize_t count = PyTuple_Size(strides);
+    if (count < 0)
+        return -1;
+    if (count > STAMP_MAX_COLUMNS) {
+        PyErr_Format(PyExc_ValueError, "%zd columns: at most %d", count, STAMP_MAX_COLUMNS);
+        return -1;
+    }
+    if (variant == self->variants)
+        self->kernel.column_count = (size_t)count;
+    if ((size_t)count != self->kernel.column_count) {
+        PyErr_Format(PyExc_ValueError, "%zd strides: there are %zu columns", count,
+                     self->kernel.column_count);
+        return -1;
+    }
+    size_t *table = PyMem_Calloc((size_t)count + 1, sizeof *table);
+    if (table == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    variant->strides = table;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        table[i] = PyLong_AsSize_t(PyTuple_GetItem(strides, i));
         if (PyErr_Occurred())
             return -1;
-        if (self->strides[i] == 0 || self->strides[i] > UINT32_MAX) {
-            PyErr_Format(PyExc_ValueError, "column %zd: a stride is 1 to 4294967295", i);
+        if (table[i] > UINT32_MAX) {
+            PyErr_Format(PyExc_ValueError, "column %zd: a stride is 0 to 4294967295", i);
             return -1;
         }
     }
@@ -75,23 +97,25 @@ static int read_strides(Template *self, PyObject *strides) {
 }
 
 /* Every slot is checked here, once, so that stamping needs no checks. */
-static int read_slot(const Template *self, size_t length, PyObject *item, struct stamp_slot *slot) {
+static int read_slot(const Template *self, const struct stamp_variant *variant, PyObject *item,
+                     struct stamp_slot *slot) {
     unsigned int offset, width, column, shift;
     if (!PyArg_ParseTuple(item, "IIII", &offset, &width, &column, &shift))
         return -1;
-    if (width > length || offset > length - width) {
+    if (width > variant->length || offset > variant->length - width) {
         PyErr_Format(PyExc_ValueError, "slot at %u of width %u: the variant has %zu bytes", offset,
-                     width, length);
+                     width, variant->length);
         return -1;
     }
-    if (column >= self->column_count) {
+    if (column >= self->kernel.column_count) {
         PyErr_Format(PyExc_ValueError, "slot of column %u: there are %zu", column,
-                     self->column_count);
+                     self->kernel.column_count);
         return -1;
     }
-    if (width > self->strides[column] || shift > self->strides[column] - width) {
+    size_t stride = variant->strides[column];
+    if (width > stride || shift > stride - width) {
         PyErr_Format(PyExc_ValueError, "slot with shift %u of width %u: column %u has stride %zu",
-                     shift, width, column, self->strides[column]);
+                     shift, width, column, stride);
         return -1;
     }
     *slot = (struct stamp_slot){offset, width, column, shift};
@@ -99,8 +123,18 @@ static int read_slot(const Template *self, size_t length, PyObject *item, struct
 }
 
 static int read_variant(Template *self, PyObject *item, struct stamp_variant *variant) {
-    PyObject *data, *slots;
-    if (!PyArg_ParseTuple(item, "SO!", &data, &PyTuple_Type, &slots))
+    PyObject *data, *slots, *strides;
+    unsigned int framing;
+    if (!PyArg_ParseTuple(item, "SO!O!I", &data, &PyTuple_Type, &slots, &PyTuple_Type, &strides,
+                          &framing))
+        return -1;
+    if (framing >= self->kernel.framing_count) {
+        PyErr_Format(PyExc_ValueError, "framing %u: there are %zu", framing,
+                     self->kernel.framing_count);
+        return -1;
+    }
+    variant->framing = framing;
+    if (read_strides(self, strides, variant) < 0)
         return -1;
     variant->length = (size_t)PyBytes_Size(data);
     uint8_t *copy = PyMem_Calloc(variant->length + STAMP_PADDING, 1);
@@ -123,7 +157,7 @@ static int read_variant(Template *self, PyObject *item, struct stamp_variant *va
     variant->slots = table;
     variant->slot_count = (size_t)count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (read_slot(self, variant->length, PyTuple_GetItem(slots, i), &table[i]) < 0)
+        if (read_slot(self, variant, PyTuple_GetItem(slots, i), &table[i]) < 0)
             return -1;
     }
     return 0;
@@ -144,28 +178,29 @@ static int read_variants(Template *self, PyObject *variants) {
     }
     self->kernel.variants = self->variants;
     self->kernel.variant_count = (size_t)count;
-    size_t sources = 0;
+    self->uniform = 1;
     for (Py_ssize_t i = 0; i < count; i++) {
-        self->variants[i].first_source = sources;
         if (read_variant(self, PyTuple_GetItem(variants, i), &self->variants[i]) < 0)
             return -1;
-        sources += self->variants[i].slot_count;
+        if (memcmp(self->variants[i].strides, self->variants[0].strides,
+                   self->kernel.column_count * sizeof *self->variants[0].strides) != 0)
+            self->uniform = 0;
     }
     return 0;
 }
 
 static PyObject *template_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"frames", "strides", "variants", NULL};
-    PyObject *frames, *strides, *variants;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!:Template", names, &PyTuple_Type, &frames,
-                                     &PyTuple_Type, &strides, &PyTuple_Type, &variants))
+    static char *names[] = {"framings", "variants", NULL};
+    PyObject *framings, *variants;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!:Template", names, &PyTuple_Type, &framings,
+                                     &PyTuple_Type, &variants))
         return NULL;
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Template *self = (Template *)alloc(type, 0);
     if (self == NULL)
         return NULL;
     self->keep = PyList_New(0);
-    if (self->keep == NULL || read_frames(self, frames) < 0 || read_strides(self, strides) < 0 ||
+    if (self->keep == NULL || read_framings(self, framings) < 0 ||
         read_variants(self, variants) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -179,10 +214,10 @@ static void template_dealloc(PyObject *object) {
     for (size_t i = 0; i < self->kernel.variant_count; i++) {
         PyMem_Free((void *)self->variants[i].slots);
         PyMem_Free((void *)self->variants[i].data);
+        PyMem_Free((void *)self->variants[i].strides);
     }
     PyMem_Free(self->variants);
-    PyMem_Free(self->frames);
-    PyMem_Free(self->strides);
+    PyMem_Free(self->framings);
     Py_XDECREF(self->keep);
     freefunc tp_free = (freefunc)PyType_GetSlot(type, Py_tp_free);
     tp_free(object);
@@ -191,12 +226,12 @@ static void template_dealloc(PyObject *object) {
 
 /* The converted arguments of a stamping call: the views are held across the GIL's release. */
 struct call {
-    Py_buffer views[MAX_COLUMNS + 2];
+    Py_buffer views[STAMP_MAX_COLUMNS + 2];
     size_t view_count;
-    struct stamp_column columns[MAX_COLUMNS];
-    struct stamp_source *sources;
-    const uint8_t *variants; /* traces */
-    const int64_t *counts;   /* batches: the traces of each */
+    struct stamp_cursors cursors;
+    size_t needed[STAMP_MAX_COLUMNS]; /* bytes that the traces take of each column */
+    const uint16_t *variants;         /* traces */
+    const int64_t *counts;            /* batches: the traces of each */
     size_t traces;
     size_t batches;
 };
@@ -204,7 +239,6 @@ struct call {
 static void call_release(struct call *call) {
     while (call->view_count > 0)
         PyBuffer_Release(&call->views[--call->view_count]);
-    PyMem_Free(call->sources);
 }
 
 static Py_buffer *call_view(struct call *call, PyObject *object) {
@@ -216,22 +250,68 @@ static Py_buffer *call_view(struct call *call, PyObject *object) {
 }
 
 static int call_columns(const Template *self, struct call *call, PyObject *columns) {
-    if (PyTuple_Size(columns) != (Py_ssize_t)self->column_count) {
+    if (PyTuple_Size(columns) != (Py_ssize_t)self->kernel.column_count) {
         if (!PyErr_Occurred())
-            PyErr_Format(PyExc_ValueError, "the template takes %zu columns", self->column_count);
+            PyErr_Format(PyExc_ValueError, "the template takes %zu columns",
+                         self->kernel.column_count);
         return -1;
     }
-    for (size_t i = 0; i < self->column_count; i++) {
+    for (size_t i = 0; i < self->kernel.column_count; i++) {
         Py_buffer *view = call_view(call, PyTuple_GetItem(columns, (Py_ssize_t)i));
         if (view == NULL)
             return -1;
-        if ((size_t)view->len / self->strides[i] < call->traces) {
-            PyErr_Format(PyExc_ValueError, "column %zu: fewer than %zu rows of %zu bytes", i,
-                         call->traces, self->strides[i]);
+        if ((size_t)view->len < call->needed[i]) {
+            PyErr_Format(PyExc_ValueError, "column %zu: %zd bytes, the traces' rows take %zu", i,
+                         view->len, call->needed[i]);
             return -1;
         }
-        call->columns[i] = (struct stamp_column){view->buf, self->strides[i]};
+        call->cursors.at[i] = view->buf;
     }
+    return 0;
+}
+
+/* Checks the variants and adds up what they take of each column. */
+static int call_variants(const Template *self, struct call *call, PyObject *variants) {
+    const struct stamp_template *kernel = &self->kernel;
+    Py_buffer *view = call_view(call, variants);
+    if (view == NULL)
+        return -1;
+    if (view->itemsize != sizeof(uint16_t) || (uintptr_t)view->buf % sizeof(uint16_t) != 0) {
+        PyErr_SetString(PyExc_TypeError, "variants must be uint16");
+        return -1;
+    }
+    call->variants = view->buf;
+    call->traces = (size_t)view->len / sizeof(uint16_t);
+    if (call->traces > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "variants: more than 2147483647 traces");
+        return -1;
+    }
+    uint16_t highest = 0; /* without a branch, so that it is vectorised */
+    for (size_t i = 0; i < call->traces; i++)
+        highest = call->variants[i] > highest ? call->variants[i] : highest;
+    if (highest >= kernel->variant_count) {
+        PyErr_Format(PyExc_ValueError, "variant %d: there are %zu", highest, kernel->variant_count);
+        return -1;
+    }
+    if (self->uniform) {
+        for (size_t c = 0; c < kernel->column_count; c++)
+            call->needed[c] = call->traces * kernel->variants[0].strides[c];
+        return 0;
+    }
+    size_t *times = PyMem_Calloc((size_t)highest + 1, sizeof *times);
+    if (times == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < call->traces; i++)
+        times[call->variants[i]]++;
+    memset(call->needed, 0, sizeof call->needed);
+    /* At most 2^31 traces of strides below 2^32: the sums fit into 64 bits. */
+    for (size_t v = 0; v <= highest; v++) {
+        for (size_t c = 0; c < kernel->column_count; c++)
+            call->needed[c] += times[v] * kernel->variants[v].strides[c];
+    }
+    PyMem_Free(times);
     return 0;
 }
 
@@ -254,21 +334,9 @@ static int call_counts(struct call *call) {
 static int call_convert(const Template *self, struct call *call, PyObject *columns,
                         PyObject *variants, PyObject *counts) {
     call->view_count = 0;
-    call->sources = NULL;
-    Py_buffer *view = call_view(call, variants);
-    if (view == NULL)
+    if (call_variants(self, call, variants) < 0)
         return -1;
-    call->variants = view->buf;
-    call->traces = (size_t)view->len;
-    uint8_t highest = 0; /* without a branch, so that it is vectorised */
-    for (size_t i = 0; i < call->traces; i++)
-        highest = call->variants[i] > highest ? call->variants[i] : highest;
-    if (highest >= self->kernel.variant_count) {
-        PyErr_Format(PyExc_ValueError, "variant %d: there are %zu", highest,
-                     self->kernel.variant_count);
-        return -1;
-    }
-    view = call_view(call, counts);
+    Py_buffer *view = call_view(call, counts);
     if (view == NULL)
         return -1;
     if (view->itemsize != sizeof(int64_t)) {
@@ -277,16 +345,7 @@ static int call_convert(const Template *self, struct call *call, PyObject *colum
     }
     call->counts = view->buf;
     call->batches = (size_t)view->len / sizeof(int64_t);
-    if (call_counts(call) < 0 || call_columns(self, call, columns) < 0)
-        return -1;
-    size_t sources = stamp_source_count(&self->kernel);
-    call->sources = PyMem_Calloc(sources + 1, sizeof *call->sources);
-    if (call->sources == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    stamp_bind(&self->kernel, call->columns, call->sources);
-    return 0;
+    return call_counts(call) < 0 ? -1 : call_columns(self, call, columns);
 }
 
 struct batch {
@@ -314,7 +373,7 @@ static PyObject *template_stamp_bytes(Template *self, PyObject *args) {
     for (size_t i = 0, first = 0; i < call.batches; i++) {
         size_t traces = (size_t)call.counts[i];
         size_t inner = stamp_traces_length(&self->kernel, call.variants + first, traces);
-        size_t length = stamp_batch_length(&self->kernel, inner);
+        size_t length = stamp_batch_length(&self->kernel, call.variants + first, traces, inner);
         /* Nobody else has seen these bytes objects yet, so they may still be written to. */
         PyObject *batch = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
         if (batch == NULL) {
@@ -328,7 +387,7 @@ static PyObject *template_stamp_bytes(Template *self, PyObject *args) {
     Py_BEGIN_ALLOW_THREADS;
     for (size_t i = 0, first = 0; i < call.batches; i++) {
         size_t traces = (size_t)call.counts[i];
-        stamp_batch(&self->kernel, call.sources, call.variants + first, first, traces,
+        stamp_batch(&self->kernel, &call.cursors, call.variants + first, traces,
                     batches[i].traces_length, batches[i].out);
         first += traces;
     }
@@ -366,12 +425,12 @@ static PyObject *template_stamp_into(Template *self, PyObject *args) {
         size_t traces = (size_t)call.counts[i];
         table[i] = (int64_t)total;
         size_t inner = stamp_traces_length(&self->kernel, call.variants + first, traces);
-        size_t length = stamp_batch_length(&self->kernel, inner);
+        size_t length = stamp_batch_length(&self->kernel, call.variants + first, traces, inner);
         if (length > (size_t)out.len - total) {
             fits = 0;
             break;
         }
-        stamp_batch(&self->kernel, call.sources, call.variants + first, first, traces, inner,
+        stamp_batch(&self->kernel, &call.cursors, call.variants + first, traces, inner,
                     (uint8_t *)out.buf + total);
         total += length;
         first += traces;
@@ -399,10 +458,11 @@ static PyMethodDef template_methods[] = {
 
 PyDoc_STRVAR(
     template_doc,
-    "Template(frames, strides, variants)\n\n"
+    "Template(framings, variants)\n\n"
     "Prebuilt bytes and the places in them to patch.\n\n"
-    "frames: tuple of (tag, prefix bytes), outermost first; strides: bytes a trace takes\n"
-    "of each column; variants: tuple of (bytes, tuple of (offset, width, column, shift)).");
+    "framings: tuple of tuples of (tag, prefix bytes), outermost first; variants: tuple of\n"
+    "(bytes, tuple of (offset, width, column, shift), strides, framing), where strides is a\n"
+    "tuple of the bytes that the trace takes of each column.");
 
 static PyType_Slot template_slots[] = {
     {Py_tp_new, (void *)template_new},

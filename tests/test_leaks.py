@@ -22,9 +22,9 @@ good = bytes.fromhex("0a0612041202") + b"\x32\x00"
 large = good * 4000
 bad = good + b"\x0a"
 scanner = Scanner()
-template = Template(((0x0A, b"\x10"),), (8,), ((bytes(8), ((0, 8, 0, 0),)),))
+template = Template((((0x0A, b"\x10"),),), ((bytes(8), ((0, 8, 0, 0),), (8,), 0),))
 column = np.zeros(BATCH, np.int64)
-variants = bytes(BATCH)
+variants = np.zeros(BATCH, np.uint16)
 counts = np.array([BATCH], np.int64)
 out = bytearray(64 * BATCH)
 offsets = np.zeros(2, np.int64)
@@ -53,9 +53,12 @@ CASES: dict[str, list[Callable[[], object]]] = {
     "Scanner.counts": [scanner.counts],
     "Scanner.sampling": [lambda: scanner.sampling],
     "Template": [
-        lambda: Template(((0x0A, bytes(500)),), (8,), ((bytes(900), ((0, 8, 0, 0),) * 50),)),
+        lambda: Template(
+            (((0x0A, bytes(500)),),), ((bytes(900), ((0, 8, 0, 0),) * 50, (8,) * 9, 0),)
+        ),
         refused(
-            lambda: Template((), (8,), ((bytes(9), ((0, 8, 0, 0), (2, 8, 0, 0))),)), ValueError
+            lambda: Template(((),), ((bytes(9), ((0, 8, 0, 0), (2, 8, 0, 0)), (8,), 0),)),
+            ValueError,
         ),
     ],
     "Template.stamp_bytes": [

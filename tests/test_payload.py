@@ -1,5 +1,6 @@
 """What is stamped: the kernel against its twin, and against opentelemetry-proto as decoder."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -13,8 +14,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from blaster import _native
 from blaster.payload import flat, twin
 from blaster.payload.columns import Columns, ColumnSource
-from blaster.payload.template import Template
-from blaster.payload.violations import Quota
+from blaster.payload.mix import Mix
+from blaster.payload.template import START, Frame, Slot, Template, Variant
 from blaster.payload.wire_format import fields, read_varint, write_varint
 from blaster.sink.rules import RULES, violations_of
 
@@ -26,10 +27,14 @@ RATES = st.fractions(0, 1, max_denominator=1000)
 ENDED = 1_800_000_000_000_000_000
 
 
-def columns_of(seed: int, rate: Fraction, spans: int, first: list[int], per_batch: int) -> Columns:
-    source = ColumnSource(seed, rate, flat.timeline(spans))
+def mix_of(rate: Fraction, spans: int) -> Mix:
+    return Mix([flat.shape(spans)], rate)
+
+
+def columns_of(seed: int, mix: Mix, first: list[int], per_batch: int) -> Columns:
     ended = np.arange(len(first), dtype=np.int64) + ENDED
-    return source.make(np.array(first, np.int64), per_batch, ended)
+    counts = np.full(len(first), per_batch, np.int64)
+    return ColumnSource(seed, mix).make(np.array(first, np.int64), counts, ended)
 
 
 def stamp(template: Template, columns: Columns) -> list[bytes]:
@@ -44,11 +49,11 @@ def spans_of(batch: bytes) -> list[Span]:
 @given(SEEDS, RATES, SPANS, st.lists(st.integers(0, 2**40), max_size=4), st.integers(1, 9))
 def test_kernel_equals_twin(seed, rate, spans, first, per_batch):
     """The kernel stamps byte for byte what its Python twin does, in both of its forms."""
-    template = flat.template(spans)
-    columns = columns_of(seed, rate, spans, first, per_batch)
+    mix = mix_of(rate, spans)
+    template, columns = mix.template, columns_of(seed, mix, first, per_batch)
     wanted = twin.stamp(template, columns)
     assert stamp(template, columns) == wanted
-    out = bytearray(template.batch_bytes(per_batch) * len(first))
+    out = bytearray(mix.batch_bytes(per_batch) * len(first))
     offsets = np.zeros(len(first) + 1, np.int64)
     arguments = (columns.arrays, columns.variants, columns.counts, out, offsets)
     total = template.compile().stamp_into(*arguments)
@@ -60,8 +65,8 @@ def test_kernel_equals_twin(seed, rate, spans, first, per_batch):
 def test_stamped_batches_are_honest_otlp(seed, rate, spans, first, per_batch):
     """A stamped batch decodes to traces with one root, whose IDs are valid and unique, whose
     children lie within their parents' time, and which violate just what the quota says."""
-    columns = columns_of(seed, rate, spans, [first], per_batch)
-    (batch,) = stamp(flat.template(spans), columns)
+    mix = mix_of(rate, spans)
+    (batch,) = stamp(mix.template, columns_of(seed, mix, [first], per_batch))
     found = spans_of(batch)
     assert len(found) == per_batch * spans
     assert len({s.span_id for s in found}) == len(found)
@@ -78,15 +83,15 @@ def test_stamped_batches_are_honest_otlp(seed, rate, spans, first, per_batch):
             assert parent.trace_id == span.trace_id
             assert parent.start_time_unix_nano <= span.start_time_unix_nano
             assert span.end_time_unix_nano <= parent.end_time_unix_nano
-    wanted = Quota(rate).count(np.array([first]), np.array([per_batch])).tolist()
+    wanted = mix.count(np.array([first]), np.array([per_batch]))[0, 1:].tolist()
     broken = np.array([violations_of(span) for span in found]).sum(axis=0)
     assert broken.tolist() == wanted
 
 
 def test_each_kind_breaks_its_rule_alone():
     """Each kind of violation breaks the rule of its own name and no other."""
-    columns = columns_of(1, Fraction(1), 3, [0], 3)
-    (batch,) = stamp(flat.template(3), columns)
+    mix = mix_of(Fraction(1), 3)
+    (batch,) = stamp(mix.template, columns_of(1, mix, [0], 3))
     roots = [s for s in spans_of(batch) if not s.parent_span_id]
     slow, error, missing = roots
     assert slow.end_time_unix_nano - slow.start_time_unix_nano > 500_000_000
@@ -100,10 +105,10 @@ def test_each_kind_breaks_its_rule_alone():
 @given(SEEDS, st.integers(0, 2**41))
 def test_same_seed_same_bytes_other_seed_other_ids(seed, first):
     """The same seed and trace numbers give the same bytes, and another seed gives other IDs."""
-    template = flat.template(2)
-    batch = stamp(template, columns_of(seed, Fraction(1, 10), 2, [first], 5))
-    again = stamp(template, columns_of(seed, Fraction(1, 10), 2, [first], 5))
-    other = stamp(template, columns_of(seed + 1, Fraction(1, 10), 2, [first], 5))
+    mix = mix_of(Fraction(1, 10), 2)
+    batch = stamp(mix.template, columns_of(seed, mix, [first], 5))
+    again = stamp(mix.template, columns_of(seed, mix, [first], 5))
+    other = stamp(mix.template, columns_of(seed + 1, mix, [first], 5))
     assert batch == again
     ids = {s.trace_id for s in spans_of(batch[0])}
     assert not ids & {s.trace_id for s in spans_of(other[0])}
@@ -113,67 +118,116 @@ def test_same_seed_same_bytes_other_seed_other_ids(seed, first):
 def test_quota_is_exact(rate, first, traces):
     """Any run of traces holds the share of violations to within one, from the start exactly its
     floor, and the kinds take turns."""
-    quota = Quota(rate)
-    counted = quota.count(np.array([first]), np.array([traces]))
-    kinds = quota.kinds(np.array([first]), traces)
-    assert counted.tolist() == [int((kinds == kind).sum()) for kind in (1, 2, 3)]
-    assert abs(int(counted.sum()) - rate * traces) <= 1
-    whole = quota.count(np.array([0]), np.array([first + traces]))
+    mix = mix_of(rate, 1)
+    counted = mix.count(np.array([first]), np.array([traces]))[0]
+    kinds = mix.cell_kind[mix.cells(first + np.arange(traces))]
+    assert counted.tolist() == [traces, *(int((kinds == kind).sum()) for kind in (1, 2, 3))]
+    assert abs(int(counted[1:].sum()) - rate * traces) <= 1
+    whole = mix.count(np.array([0]), np.array([first + traces]))[0, 1:]
     assert int(whole.sum()) == rate * (first + traces) // 1
     assert max(whole) - min(whole) <= 1
 
 
 def test_ids_are_unique_over_a_million_spans():
     """IDs do not repeat, whatever batches and workers the traces are dealt to."""
-    source = ColumnSource(3, Fraction(0), flat.timeline(4))
-    columns = source.make(np.arange(0, 250_000, 1000), 1000, np.full(250, ENDED))
+    columns = columns_of(3, mix_of(Fraction(0), 4), list(range(0, 250_000, 1000)), 1000)
     high, low, spans = columns.arrays[:3]
     assert len(np.unique(spans)) == 1_000_000
     assert len(np.unique(low)) == len(np.unique(high)) == 250_000
     assert spans.all() and low.all() and high.all()
 
 
-FRAME = ((0x0A, b""),)
+FRAMINGS = (((0x0A, b""),),)
 
 
 @pytest.mark.parametrize(
-    ("frames", "strides", "variants"),
+    ("framings", "variants"),
     [
-        (FRAME, (8,), ((b"12345678", ((1, 8, 0, 0),)),)),
-        (FRAME, (8,), ((b"12345678", ((2**32 - 1, 8, 0, 0),)),)),
-        (FRAME, (8,), ((b"12345678", ((0, 8, 1, 0),)),)),
-        (FRAME, (8,), ((b"12345678", ((0, 8, 0, 1),)),)),
-        (FRAME, (8,), ((b"12345678", ((0, 4, 0, 5),)),)),
-        (FRAME, (0,), ((b"12345678", ()),)),
-        (FRAME, (8,), ()),
-        (FRAME * 5, (8,), ((b"", ()),)),
-        (((0x80, b""),), (8,), ((b"", ()),)),
+        (FRAMINGS, ((b"12345678", ((1, 8, 0, 0),), (8,), 0),)),
+        (FRAMINGS, ((b"12345678", ((2**32 - 1, 8, 0, 0),), (8,), 0),)),
+        (FRAMINGS, ((b"12345678", ((0, 8, 1, 0),), (8,), 0),)),
+        (FRAMINGS, ((b"12345678", ((0, 8, 0, 1),), (8,), 0),)),
+        (FRAMINGS, ((b"12345678", ((0, 4, 0, 5),), (8,), 0),)),
+        (FRAMINGS, ((b"12345678", ((0, 8, 0, 0),), (0,), 0),)),
+        (FRAMINGS, ((b"", (), (2**32,), 0),)),
+        (FRAMINGS, ((b"", (), (8,) * 17, 0),)),
+        (FRAMINGS, ((b"", (), (8,), 0), (b"", (), (8, 8), 0))),
+        (FRAMINGS, ((b"", (), (8,), 1),)),
+        (FRAMINGS, ()),
+        ((), ((b"", (), (8,), 0),)),
+        ((FRAMINGS[0] * 5,), ((b"", (), (8,), 0),)),
+        ((((0x80, b""),),), ((b"", (), (8,), 0),)),
     ],
 )
-def test_template_refuses_slots_that_do_not_fit(frames, strides, variants):
+def test_template_refuses_slots_that_do_not_fit(framings, variants):
     """A slot outside its variant or its column never reaches the kernel."""
     with pytest.raises(ValueError, match=r"\S"):
-        _native.Template(frames, strides, variants)
+        _native.Template(framings, variants)
 
 
 @pytest.mark.parametrize(
     ("columns", "variants", "counts", "out"),
     [
-        ((bytes(8),), b"\0\0", [2], 100),  # a row short
-        ((bytes(16),), b"\0\1", [2], 100),  # no such variant
-        ((bytes(16),), b"\0\0", [1], 100),  # counts that do not add up
-        ((bytes(16),), b"\0\0", [3], 100),
-        ((bytes(16),), b"\0\0", [-1, 3], 100),
-        ((bytes(16), bytes(16)), b"\0\0", [2], 100),  # a column too many
-        ((bytes(16),), b"\0\0", [2], 17),  # too little room
+        ((bytes(8),), [0, 0], [2], 100),  # a row short
+        ((bytes(16),), [0, 2], [2], 100),  # no such variant
+        ((bytes(16),), [0, 1], [2], 100),  # a variant that takes more
+        ((bytes(16),), [0, 0], [1], 100),  # counts that do not add up
+        ((bytes(16),), [0, 0], [3], 100),
+        ((bytes(16),), [0, 0], [-1, 3], 100),
+        ((bytes(16), bytes(16)), [0, 0], [2], 100),  # a column too many
+        ((bytes(16),), [0, 0], [2], 17),  # too little room
     ],
 )
 def test_stamp_refuses_what_does_not_fit(columns, variants, counts, out):
     """Columns, variants, counts and room are checked before a byte is written."""
-    template = _native.Template(FRAME, (8,), ((b"12345678", ((0, 8, 0, 0),)),))
+    slots = ((0, 8, 0, 0),)
+    template = _native.Template(
+        FRAMINGS, ((b"12345678", slots, (8,), 0), (b"12345678", slots, (16,), 0))
+    )
     room, offsets = bytearray(out), np.zeros(len(counts) + 1, np.int64)
+    numbers = np.array(variants, np.uint16)
     with pytest.raises(ValueError, match=r"\S"):
-        template.stamp_into(columns, variants, np.array(counts), room, offsets)
+        template.stamp_into(columns, numbers, np.array(counts), room, offsets)
+
+
+@given(
+    st.lists(
+        st.tuples(st.binary(min_size=32, max_size=2000), st.integers(1, 32), st.integers(0, 2)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.lists(st.integers(0, 3), max_size=40),
+    st.randoms(use_true_random=False),
+)
+def test_kernel_equals_twin_for_any_template(made, numbers, random):
+    """The kernel stamps what its twin does for slots of any width and rows of any number."""
+    variants = []
+    for data, width, rows in made:
+        slots = tuple(
+            Slot(random.randrange(len(data) - width + 1), width, 0, row * 32 + 32 - width)
+            for row in range(rows)
+        )
+        entries = tuple(range(4 * rows))
+        variants.append(Variant(data, slots, entries, (), (), random.randrange(2)))
+    framings = ((Frame(0x0A, b"one"), Frame(0x12, b"")), ())
+    native = _native.Template(
+        framings,
+        tuple(
+            (v.data, v.slots, (32 * r[2],), v.framing) for v, r in zip(variants, made, strict=True)
+        ),
+    )
+    numbers = np.array([n % len(variants) for n in numbers], np.uint16)
+    column = np.frombuffer(random.randbytes(sum(32 * made[n][2] for n in numbers)), np.uint8)
+    cut = random.randrange(len(numbers) + 1)
+    counts = np.array([cut, len(numbers) - cut, 0])
+    stamped = native.stamp_bytes((column,), numbers, counts)
+    # The twin's strides are those of the six columns: the one here stands in the place of START.
+    empty = np.zeros(0, np.uint8)
+    ids = np.zeros(8 * len(numbers), np.uint8)
+    moved = [replace(v, slots=tuple(s._replace(column=START) for s in v.slots)) for v in variants]
+    spare = np.zeros(len(column), np.uint8)
+    columns = Columns((ids, ids, spare, column, spare, empty), numbers, counts)
+    assert stamped == twin.stamp(Template(framings, tuple(moved), {}, 1), columns)
 
 
 @given(st.integers(0, 2**64 - 1))

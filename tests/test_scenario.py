@@ -162,7 +162,7 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
         (
             OK + "[workload]\nviolation_rat = 0.1",
             "f: workload.violation_rat: unknown key; known: "
-            "name, violation_rate, spans_per_trace; did you mean violation_rate?",
+            "name, layout, violation_rate, spans_per_trace; did you mean violation_rate?",
         ),
         (
             'stages = [{ rte = 1, duration = "1s" }]',
@@ -301,7 +301,7 @@ def test_what_is_not_a_scenario_file(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (1 << 20))
     assert "stages is missing" in message(str(path))
     path.write_bytes(b"#" * ((1 << 20) + 1))
-    assert message(str(path)) == f"{path}: larger than 1 MiB, which no scenario is"
+    assert message(str(path)) == f"{path}: larger than 1 MiB, which no such file is"
     path.write_bytes(b"a = 1\nb = '\xff'")
     assert message(str(path)) == f"{path}:2: not TOML: not UTF-8 text"
 

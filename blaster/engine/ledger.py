@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -171,9 +172,14 @@ class Slab:
 
 
 class Ledger:
-    """The slabs of all workers and the control block, in anonymous memory that forks share."""
+    """The slabs of all workers and the control block, in anonymous memory that forks share.
+
+    ``epoch_ns``: when CLOCK_MONOTONIC was 0, ns since 1970.
+    """
 
     def __init__(self, workers: int, segments: Segments) -> None:
+        # One for all workers: the parts of a trace that several of them send agree on its times.
+        self.epoch_ns = time.time_ns() - time.monotonic_ns()
         self._segments = segments
         self._slab_words = _STATUSES.stop + len(segments) * _SEGMENT_WORDS
         words = _CONTROL_WORDS + workers * self._slab_words
@@ -196,6 +202,7 @@ class Ledger:
         """A ledger of its own memory with the counts of this moment."""
         copy = Ledger.__new__(Ledger)
         copy._segments, copy._slab_words = self._segments, self._slab_words
+        copy.epoch_ns = self.epoch_ns
         words = _CONTROL_WORDS + len(self.slabs) * self._slab_words
         texts = memoryview(bytearray(len(self.slabs) * _TEXT_BYTES))
         copy._lay(len(self.slabs), np.zeros(words, np.int64), texts)

@@ -1,12 +1,14 @@
 """Plan: a scenario made exact. Which requests each worker sends, what is in them, and when.
 
-Request j holds the traces from number j·p on, p to a request, and is due when its first span is.
+Block b holds the traces from number b·p on, p to a block; a block is one request, or one for each
+part of it where the layout cuts traces up (see Deal). A request is due when its first span is.
 Worker i of w takes the requests i, i + w, i + 2w, …: the shares add up exactly, the requests of
 all workers together are evenly spaced, and the bytes do not depend on the number of workers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,10 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from blaster.engine.segments import Segments
+from blaster.errors import UsageError
 from blaster.pacing.arrivals import Bursts, Poisson
 from blaster.pacing.pacer import Pacer, Ramp, Sine, Stages, Steady
-from blaster.payload import flat
+from blaster.payload import workload
 from blaster.payload.columns import ColumnSource
+from blaster.payload.deal import Deal
+from blaster.payload.mix import SPANS, Mix
+from blaster.payload.shape import Shape
 from blaster.payload.template import Template
 from blaster.scenario.scenario import Scenario, Stage
 from blaster.sink.rules import RULES
@@ -26,7 +32,14 @@ Int64 = npt.NDArray[np.int64]
 
 MAX_AUTO_BATCH = 1000
 
-_COUNTED_AT_ONCE = 65_536
+SCATTER_S = 4
+"""How far apart the parts of a scattered trace go out, at the mean rate."""
+
+CLOSED_WINDOW = 64
+"""The blocks among which a closed loop, which has no rate, scatters."""
+
+_COUNTED = 1 << 16
+"""Requests that are counted at a time."""
 
 REQUEST_SPANS = 100
 """Spans in a request where the rate is in requests and the user does not say."""
@@ -40,11 +53,29 @@ def auto_batch(scenario: Scenario) -> int:
     return max(1, min(MAX_AUTO_BATCH, max(scenario.low_rate // 20, scenario.peak_rate // 200)))
 
 
-def in_spans(scenario: Scenario) -> Scenario:
+def mix_of(scenario: Scenario, seed: int, captured: Sequence[Shape] = ()) -> Mix:
+    """The traces of the scenario's workload, or of these shapes where any were captured."""
+    try:
+        return workload.mix(scenario.workload, seed, captured)
+    except ValueError as error:
+        raise UsageError(f"workload {scenario.workload.name}: {error}") from None
+
+
+def _traces_in(batch: int, mix: Mix) -> int:
+    """The traces of a request that should hold so many spans."""
+    return max(1, int(batch / mix.largest_part))
+
+
+def _spans_in(per_request: int, mix: Mix) -> float:
+    """The mean spans of a request."""
+    return per_request * mix.spans_per_trace / mix.parts
+
+
+def in_spans(scenario: Scenario, mix: Mix) -> Scenario:
     """The scenario with all rates in spans per second, its batch settled where they need it.
 
     Requests are 100 spans each unless the user says; bytes are turned into spans by the mean size
-    of a request, to a whole span per second.
+    of a span, to a whole span per second.
     """
     units = {stage.unit for stage in scenario.stages}
     batch = scenario.batch
@@ -52,31 +83,19 @@ def in_spans(scenario: Scenario) -> Scenario:
         return scenario
     if "requests" in units and batch is None:
         batch = REQUEST_SPANS
-    spans_per_trace = scenario.workload.spans_per_trace
-    template = flat.template(spans_per_trace)
-    violating = float(scenario.workload.violation_rate)
-
-    def converted(stage: Stage, per_request: int) -> Stage:
-        factor = {
-            "spans": 1.0,
-            "requests": per_request * spans_per_trace,
-            "bytes": per_request * spans_per_trace / template.mean_bytes(per_request, violating),
-        }[stage.unit]
-        return msgspec.structs.replace(
+    factors = {"spans": 1.0, "bytes": 1 / mix.bytes_per_span}
+    if batch is not None:
+        factors["requests"] = _spans_in(_traces_in(batch, mix), mix)
+    stages = tuple(
+        msgspec.structs.replace(
             stage,
             unit="spans",
-            start_rate=_scaled(stage.start_rate, factor),
-            end_rate=_scaled(stage.end_rate, factor),
+            start_rate=_scaled(stage.start_rate, factors[stage.unit]),
+            end_rate=_scaled(stage.end_rate, factors[stage.unit]),
         )
-
-    def with_batch(batch: int) -> Scenario:
-        per_request = max(1, batch // spans_per_trace)
-        stages = tuple(converted(stage, per_request) for stage in scenario.stages)
-        return msgspec.structs.replace(scenario, stages=stages, batch=batch)
-
-    if batch is None:  # bytes: the batch goes by the rate in spans, and hardly the other way round
-        batch = auto_batch(msgspec.structs.replace(with_batch(MAX_AUTO_BATCH), batch=None))
-    return with_batch(batch)
+        for stage in scenario.stages
+    )
+    return msgspec.structs.replace(scenario, stages=stages, batch=batch)
 
 
 def _scaled(rate: int | None, factor: float) -> int | None:
@@ -111,55 +130,76 @@ def _pacer(stage: Stage, start_rate: int, end_rate: int) -> Pacer:
 class Plan:
     """Everything that the workers need to know and that does not change during the run.
 
-    ``pacer`` is None for a closed loop. ``per_request`` counts traces. The scenario's rates are in
-    spans per second, whatever unit the user chose.
+    ``pacer`` is None for a closed loop. ``per_request`` counts traces: those of a block. The
+    scenario's rates are in spans per second, whatever unit the user chose.
     """
 
     scenario: Scenario
     seed: int
     workers: int
     per_request: int
-    template: Template
+    mix: Mix
+    deal: Deal
+    traces: int | None
     pacer: Pacer | None
     segments: Segments
 
     @classmethod
-    def of(cls, scenario: Scenario, *, seed: int, workers: int) -> Plan:
-        """The plan of ``scenario``; its spans are rounded down to whole traces."""
-        scenario = in_spans(scenario)
-        spans = scenario.workload.spans_per_trace
-        batch = scenario.batch or auto_batch(scenario)
-        per_request = max(1, batch // spans)
-        return cls(
-            scenario=scenario,
-            seed=seed,
-            workers=workers,
-            per_request=per_request,
-            template=flat.template(spans),
-            pacer=pacer_of(scenario, per_request * spans, seed),
-            segments=Segments.of(scenario),
-        )
+    def of(cls, scenario: Scenario, *, seed: int, workers: int, mix: Mix | None = None) -> Plan:
+        """The plan of ``scenario``, with traces of ``mix`` (default: the workload's own); its spans
+        are rounded down to whole traces."""
+        mix = mix_of(scenario, seed) if mix is None else mix
+        scenario = in_spans(scenario, mix)
+        per_request = _traces_in(scenario.batch or auto_batch(scenario), mix)
+        pacer = pacer_of(scenario, max(1, round(_spans_in(per_request, mix))), seed)
+        traces = blocks = None
+        window = 1
+        scattered = scenario.workload.layout == "scattered"
+        if pacer is not None:
+            traces = mix.traces_within(pacer.total)
+            blocks = -(-traces // per_request)
+            if scattered:
+                window = max(2, round(SCATTER_S * 1e9 * blocks / pacer.duration_ns))
+        elif scattered:
+            window = CLOSED_WINDOW
+        deal = Deal(mix.parts, window, blocks)
+        segments = Segments.of(scenario)
+        return cls(scenario, seed, workers, per_request, mix, deal, traces, pacer, segments)
 
     @property
-    def spans_per_request(self) -> int:
-        return self.per_request * self.template.spans_per_trace
+    def template(self) -> Template:
+        """The template of all traces."""
+        return self.mix.template
 
     @property
-    def traces(self) -> int | None:
-        """Traces over the whole run; None for a closed loop."""
-        if self.pacer is None:
-            return None
-        return self.pacer.total // self.template.spans_per_trace
+    def spans_per_request(self) -> float:
+        """The mean over a block's requests."""
+        return _spans_in(self.per_request, self.mix)
+
+    @property
+    def bytes_per_request(self) -> int:
+        """The most bytes that a request can take."""
+        return self.mix.batch_bytes(self.per_request)
 
     def column_source(self) -> ColumnSource:
         """The source of the columns of any of the run's traces."""
-        workload = self.scenario.workload
-        return ColumnSource(
-            self.seed, workload.violation_rate, flat.timeline(workload.spans_per_trace)
-        )
+        return ColumnSource(self.seed, self.mix)
 
     def shard(self, worker: int) -> Shard:
         return Shard(self, worker)
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What some requests hold: ``parts[i]`` of ``counts[i]`` traces from number ``first[i]`` on.
+
+    ``quota``: the numbers by which the first traces count for the quota of violations.
+    """
+
+    first: Int64
+    counts: Int64
+    parts: Int64
+    quota: Int64
 
 
 class Shard:
@@ -168,63 +208,104 @@ class Shard:
     def __init__(self, plan: Plan, worker: int) -> None:
         self._plan = plan
         self._worker = worker
-        if plan.traces is None:
+        if plan.deal.blocks is None:
             self.requests: int | None = None
             return
-        whole, rest = divmod(plan.traces, plan.per_request)
-        self._run_requests = whole + (rest > 0)
+        self._run_requests = plan.deal.blocks * plan.deal.parts
         # Ceiling division: how many of the run's requests fall to this worker.
         self.requests = max(0, -(-(self._run_requests - worker) // plan.workers))
 
-    def first_traces(self, k: Int64) -> Int64:
-        """The number, over the whole run, of the first trace in each request k."""
-        return (k * self._plan.workers + self._worker) * self._plan.per_request
-
-    def quota_traces(self, k: Int64) -> Int64:
-        """The number by which each request's first trace counts for the quota of violations.
-
-        A closed loop's workers do not keep pace with each other, so each meets the share alone.
-        """
-        if self.requests is None:
-            return k * self._plan.per_request
-        return self.first_traces(k)
+    def of(self, k: Int64) -> Requests:
+        """What the requests k hold; those of the run's last block can hold fewer traces."""
+        plan = self._plan
+        block, parts = plan.deal.of(k * plan.workers + self._worker)
+        first = block * plan.per_request
+        counts = np.full(len(k), plan.per_request, np.int64)
+        if plan.traces is not None:
+            np.minimum(counts, plan.traces - first, out=counts)
+        # A closed loop's workers do not keep pace with each other, so each meets the share alone;
+        # not where they share traces, which must be the same for all.
+        alone = plan.traces is None and plan.deal.parts == 1
+        return Requests(first, counts, parts, k * plan.per_request if alone else first)
 
     def times(self, k: Int64) -> Int64:
         """When each request k is due: ns since the start. Not for a closed loop."""
         assert self._plan.pacer is not None
-        return self._plan.pacer.times(self.first_traces(k) * self._plan.template.spans_per_trace)
+        return self._plan.pacer.times(self._positions(k * self._plan.workers + self._worker))
+
+    def ended(self, k: Int64) -> Int64:
+        """When the traces of each request k ended: ns since the start. All parts of a trace say
+        the same, and none goes out before. Not for a closed loop."""
+        plan = self._plan
+        assert plan.pacer is not None
+        request = k * plan.workers + self._worker
+        if plan.deal.parts == 1:
+            return self.times(k)
+        block, _ = plan.deal.of(request)
+        first, size, _ = plan.deal.window_of(request)
+        end = self._spans_before(first + size // plan.deal.parts)
+        begun = plan.pacer.times(self._spans_before(first))
+        over = plan.pacer.times(np.minimum(end, plan.pacer.total - 1))
+        return plan.pacer.times(self._spans_before(block)) - (over - begun)
 
     def due(self, elapsed_ns: int) -> int:
         """How many of its requests are due by then. Not for a closed loop."""
         assert self._plan.pacer is not None and self.requests is not None
-        traces = -(-self._plan.pacer.due(elapsed_ns) // self._plan.template.spans_per_trace)
-        run_requests = min(self._run_requests, -(-traces // self._plan.per_request))
-        return max(0, -(-(run_requests - self._worker) // self._plan.workers))
-
-    def traces_in(self, k: Int64) -> Int64:
-        """How many traces each request k holds; only the run's last can hold fewer."""
-        counts = np.full(len(k), self._plan.per_request, np.int64)
-        if self._plan.traces is None:
-            return counts
-        return np.minimum(counts, self._plan.traces - self.first_traces(k))
+        spans = self._plan.pacer.due(elapsed_ns)
+        low, high = 0, self.requests
+        while low < high:
+            middle = (low + high) // 2
+            request = np.array([middle * self._plan.workers + self._worker], np.int64)
+            if int(self._positions(request)[0]) < spans:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def spans_of(self, requests: int) -> int:
         """The spans in its first so many requests."""
-        if requests == 0:
-            return 0
-        last = int(self.traces_in(np.array([requests - 1], np.int64))[0])
-        traces = (requests - 1) * self._plan.per_request + last
-        return traces * self._plan.template.spans_per_trace
+        return int(self._count(0, requests)[SPANS])
 
     def violations_of(self, requests: int) -> Int64:
-        """The violations of each kind (int64) in its first so many requests."""
+        """The violating spans of each kind (int64) in its first so many requests."""
         return self.violations_between(0, requests)
 
     def violations_between(self, begin: int, end: int) -> Int64:
-        """The violations of each kind (int64) in its requests from ``begin`` up to ``end``."""
-        quota = self._plan.column_source().quota
+        """The violating spans of each kind (int64) in its requests from ``begin`` up to ``end``."""
+        return self._count(begin, end)[1:]
+
+    def own_violations_between(self, begin: int, end: int) -> Int64:
+        """Those of them that the workload has of itself, beside the quota's."""
         total = np.zeros(len(RULES), np.int64)
-        for first in range(begin, end, _COUNTED_AT_ONCE):  # a day's requests are too many at once
-            k = np.arange(first, min(first + _COUNTED_AT_ONCE, end), dtype=np.int64)
-            total += quota.count(self.quota_traces(k), self.traces_in(k))
+        for held in self._held(begin, end):
+            own = self._plan.mix.own_violations(held.quota, held.counts, held.parts)
+            total += own.sum(axis=0)
         return total
+
+    def _count(self, begin: int, end: int) -> Int64:
+        total = np.zeros(1 + len(RULES), np.int64)
+        for held in self._held(begin, end):
+            total += self._plan.mix.count(held.quota, held.counts, held.parts).sum(axis=0)
+        return total
+
+    def _held(self, begin: int, end: int) -> Iterator[Requests]:
+        """What its requests hold, a stretch of them at a time: a day's are too many at once."""
+        for first in range(begin, end, _COUNTED):
+            yield self.of(np.arange(first, min(first + _COUNTED, end), dtype=np.int64))
+
+    def _spans_before(self, block: Int64) -> Int64:
+        plan = self._plan
+        traces = block * plan.per_request
+        if plan.traces is not None:
+            traces = np.minimum(traces, plan.traces)
+        return plan.mix.spans_before(traces)
+
+    def _positions(self, request: Int64) -> Int64:
+        """The span of the run, by its number, at whose time each request of the run is due: those
+        of a window go out evenly over its time."""
+        first, size, at = self._plan.deal.window_of(request)
+        begin = self._spans_before(first)
+        if self._plan.deal.window * self._plan.deal.parts == 1:
+            return begin
+        end = self._spans_before(first + size // self._plan.deal.parts)
+        return begin + (end - begin) * at // np.maximum(size, 1)

@@ -50,15 +50,24 @@ class Host(msgspec.Struct):
 
 
 class Configuration(msgspec.Struct):
-    """What was asked for, after all precedence was settled."""
+    """What was asked for, after all precedence was settled.
+
+    ``spans_per_request``, ``spans_per_trace`` and ``bytes_per_span`` are the means that were
+    expected. Where a trace is cut up into several requests, ``traces_per_request`` counts those
+    that a request holds a part of.
+    """
 
     endpoint: str
     transport: str
     workers: int
     connections: int
     in_flight: int
-    spans_per_request: int
-    spans_per_trace: int
+    spans_per_request: float
+    spans_per_trace: float
+    traces_per_request: int
+    bytes_per_span: float
+    workload: str
+    layout: str
     violation_rate: float
     stages: list[str]
     arrivals: str = "uniform"
@@ -133,10 +142,12 @@ class Lateness(msgspec.Struct):
 
 class Violations(msgspec.Struct):
     """Violating spans that were sent, and those that the target says it detected (None: it was
-    not asked)."""
+    not asked). ``of_workload``: those among the injected that are errors or slow spans of the
+    workload itself, beside the violation rate."""
 
     injected: int
     by_rule: dict[str, int]
+    of_workload: int
     detected: int | None
     detected_by_rule: dict[str, int] | None
     detection_rate: float | None
@@ -272,6 +283,7 @@ class Results(msgspec.Struct):
     stages: list[StageResult]
     series: list[Point]
     verdict: Verdict | None = None
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def host() -> Host:
@@ -449,11 +461,12 @@ def _percentiles(histogram: Histogram) -> Percentiles:
 def _violations(run: Run, sink: SinkCounts | None) -> Violations:
     injected = int(run.violations.sum())
     by_rule = dict(zip(RULES, run.violations.tolist(), strict=True))
+    own = int(run.own_violations.sum())
     if sink is None:
-        return Violations(injected, by_rule, None, None, None)
+        return Violations(injected, by_rule, own, None, None, None)
     detected = sum(sink.violations_by_rule.values())
     rate = round(detected / injected, 6) if injected else None
-    return Violations(injected, by_rule, detected, sink.violations_by_rule, rate)
+    return Violations(injected, by_rule, own, detected, sink.violations_by_rule, rate)
 
 
 def _target(run: Run, warmup: int) -> Target | None:

@@ -42,6 +42,7 @@ from blaster.measure.histogram import Histogram
 from blaster.measure.sampler import Sampler, UsageMark, own_rss
 from blaster.measure.schedstat import SchedStat, Share
 from blaster.measure.warmup import mser5
+from blaster.sink.rules import RULES
 from blaster.transport.base import Int64, Status
 
 TICK_S = 0.05
@@ -101,7 +102,8 @@ class Run:
     intervals: Thinned[Interval] | None = None
     marks: dict[int, Mark] = field(default_factory=dict)
     violations: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
-    counted: dict[int, tuple[int, Int64 | int]] = field(default_factory=dict)
+    own_violations: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    counted: dict[int, tuple[int, Int64, Int64]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
     target: Sampler | None = None
     target_gone: bool = False
@@ -326,7 +328,8 @@ def so_far(run: Run) -> Run:
 def _balance(run: Run, stop: int) -> None:
     """Balances the ledger: what a worker sent and did not account for is unknown."""
     plan = run.plan
-    run.violations = np.zeros(3, np.int64)
+    none = np.zeros(len(RULES), np.int64)
+    run.violations, run.own_violations = none.copy(), none.copy()
     for worker, slab in enumerate(run.ledger.slabs):
         shard = plan.shard(worker)
         sent_requests = int(slab.words[SENT_REQUESTS])
@@ -341,10 +344,12 @@ def _balance(run: Run, stop: int) -> None:
         unanswered = int(slab.words[SENT_REQUESTS]) - int(slab.statuses.sum())
         slab.statuses[Status.ABANDONED if run.partial else Status.WORKER_LOST] += unanswered
         slab.settle()
-        counted, violations = run.counted.get(worker, (0, 0))
+        counted, violations, own = run.counted.get(worker, (0, none, none))
         violations = violations + shard.violations_between(counted, sent_requests)
-        run.counted[worker] = (sent_requests, violations)
+        own = own + shard.own_violations_between(counted, sent_requests)
+        run.counted[worker] = (sent_requests, violations, own)
         run.violations += violations
+        run.own_violations += own
         for status, text in slab.said().items():
             run.messages.setdefault(status, text)
 

@@ -31,6 +31,7 @@ from blaster.engine.ledger import (
 )
 from blaster.engine.plan import Plan
 from blaster.errors import BlasterError
+from blaster.payload.mix import SPANS
 from blaster.transport.base import Chunk, Int64, Status, Transport
 
 CHUNK_SPANS = 16_384
@@ -71,12 +72,14 @@ def run(
     transport: Transport | None = None
     try:
         transport = make_transport(slab.sent, ledger.stop)
+        # Before the connections, which must not be kept waiting, and long before the start.
+        sender = _Worker(plan, worker, ledger, transport)
         transport.connect(connect_timeout_s)
         slab.words[STATE] = READY
         while ledger.control[START_NS] == 0 and ledger.control[STOP_NS] == 0:
             time.sleep(0.001)
         slab.words[STATE] = RUNNING
-        _Worker(plan, worker, ledger, transport).send_all(int(timeout_s * 1e9))
+        sender.send_all(int(timeout_s * 1e9))
         slab.say({Status(status).name: text for status, text in transport.messages().items()})
         slab.words[STATE] = DONE
     except BlasterError as error:
@@ -98,14 +101,15 @@ class _Worker:
         self._transport = transport
         self._source = plan.column_source()
         self._template = plan.template.compile()
+        self._lengths = np.array([len(v.data) for v in plan.template.variants], np.int64)
         self._chunk_requests = max(
             1,
             min(
-                CHUNK_SPANS // plan.spans_per_request,
-                MAX_CHUNK_BYTES // plan.template.batch_bytes(plan.per_request),
+                int(CHUNK_SPANS / plan.spans_per_request),
+                MAX_CHUNK_BYTES // plan.bytes_per_request,
             ),
         )
-        self._epoch = time.time_ns() - time.monotonic_ns()
+        self._epoch = ledger.epoch_ns
         self._start = 0
         self._buffers = _Buffers()
 
@@ -147,10 +151,8 @@ class _Worker:
                 self._record()
                 continue
             here = max(1, int(np.searchsorted(scheduled, now + HORIZON_NS)))
-            traces = shard.traces_in(ahead[:here])
-            # Only the run's last request can hold fewer traces: it goes in a chunk of its own.
-            here = max(1, int(np.count_nonzero(traces == traces[0])))
-            chunk = self._chunk(ahead[:here], int(traces[0]), scheduled[:here])
+            ended = shard.ended(ahead[:here]) + self._start
+            chunk = self._chunk(ahead[:here], scheduled[:here], ended)
             offered = transport.send(chunk, until)
             self._record()
             if offered < here:
@@ -167,27 +169,33 @@ class _Worker:
                 return
             ahead = np.arange(k, k + self._chunk_requests, dtype=np.int64)
             scheduled = np.full(len(ahead), now, np.int64)
-            chunk = self._chunk(ahead, self._plan.per_request, scheduled)
+            # Several workers send the parts of a trace: they all know when the run began.
+            ended = scheduled if self._plan.mix.parts == 1 else np.full_like(scheduled, self._start)
+            chunk = self._chunk(ahead, scheduled, ended)
             offered = transport.send(chunk, until)
             self._record()
             if offered < len(ahead):
                 return
             k += offered
 
-    def _chunk(self, k: Int64, traces: int, scheduled: Int64) -> Chunk:
-        """The stamped batches of requests ``k``, of ``traces`` traces each."""
+    def _chunk(self, k: Int64, scheduled: Int64, ended: Int64) -> Chunk:
+        """The stamped batches of requests ``k``, whose traces ended at ``ended``."""
+        held = self._shard.of(k)
         columns = self._source.make(
-            self._shard.first_traces(k),
-            traces,
-            scheduled + self._epoch,
-            self._shard.quota_traces(k),
+            held.first,
+            held.counts,
+            ended + self._epoch,
+            parts=held.parts,
+            quota_first=held.quota,
         )
-        spans = np.full(len(k), traces * self._plan.template.spans_per_trace, np.int64)
+        counts = self._plan.mix.count(held.quota, held.counts, held.parts)
+        spans = np.ascontiguousarray(counts[:, SPANS])
         if self._transport.framing == "bytes":
             batches = self._template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
             return Chunk(scheduled, spans, batches=batches)
         offsets = np.empty(len(k) + 1, np.int64)
-        out = self._buffers.take(self._plan.template.batch_bytes(traces) * len(k))
+        size = int(self._lengths[columns.variants].sum())
+        out = self._buffers.take(size + len(k) * self._plan.template.frame_bytes)
         self._template.stamp_into(columns.arrays, columns.variants, columns.counts, out, offsets)
         return Chunk(scheduled, spans, offsets=offsets, buffer=out.data)
 
@@ -220,7 +228,8 @@ class _Buffers:
             # Two references: the list's and getrefcount's own argument.
             if sys.getrefcount(arrays[index]) == 2 and len(arrays[index]) >= size:
                 return arrays[index]
-        arrays.append(np.empty(size, np.uint8))
+        # Powers of two, so that chunks of nearly one size share their memory.
+        arrays.append(np.empty(1 << size.bit_length(), np.uint8))
         return arrays[-1]
 
 

@@ -6,25 +6,24 @@ spans below it, four children to a parent, each inside its parent's time.
 
 from __future__ import annotations
 
+import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from blaster.payload.columns import Timeline
-from blaster.payload.template import Template, build, placeholder_id
-from blaster.payload.violations import ERROR, MISSING_AUTH, SLOW
+from blaster.payload.shape import TRACE_PLACEHOLDER, Shape, placeholder_id
 
 MAX_SPANS_PER_TRACE = 1000
+
+BASE_DURATION_NS, LONGEST_NS = 1_000_000, 99_000_000
+"""A trace takes 1 to 99 ms, all as likely."""
+
 _CHILDREN = 4
+_TIMINGS = 4096
 
 
-def template(spans_per_trace: int = 1) -> Template:
-    """The template of a trace of so many spans; its variants are the kinds of violation."""
-    return build([_request(kind, spans_per_trace) for kind in (0, SLOW, ERROR, MISSING_AUTH)])
-
-
-def timeline(spans_per_trace: int = 1) -> Timeline:
-    """When the spans of such a trace begin and end.
+def shape(spans_per_trace: int = 1) -> Shape:
+    """The shape of a trace of so many spans.
 
     A parent's children follow one another inside its middle nine tenths, and none takes more than
     0.45 of it: in a slow trace only the root is longer than the 500 ms that the rule allows.
@@ -37,14 +36,24 @@ def timeline(spans_per_trace: int = 1) -> Timeline:
         start += width * ((index - 1) % _CHILDREN)
         starts.append(start)
         ends.append(start + width)
-    return Timeline(tuple(starts), tuple(ends))
+    timings = max(1, _TIMINGS // spans_per_trace)
+    # Every timing in turn, those of neighbours far apart: the golden ratio's multiples, by rank.
+    rank = np.argsort(np.arange(timings) * 0.6180339887498949 % 1)
+    duration = BASE_DURATION_NS + (LONGEST_NS - BASE_DURATION_NS) * (rank + 0.5) / timings
+    return Shape(
+        request=_request(spans_per_trace),
+        weight=timings,
+        starts=np.outer(duration, starts).astype(np.int64),
+        ends=np.outer(duration, ends).astype(np.int64),
+        events=np.zeros((timings, 0), np.int64),
+    )
 
 
-def _request(kind: int, spans_per_trace: int) -> ExportTraceServiceRequest:
-    spans = [_root(kind)] + [_child(index) for index in range(1, spans_per_trace)]
+def _request(spans_per_trace: int) -> ExportTraceServiceRequest:
+    spans = [_root()] + [_child(index) for index in range(1, spans_per_trace)]
     for index, span in enumerate(spans):
         # Placeholders: never zero, since proto3 does not serialise a zero.
-        span.trace_id = b"\xff" * 16
+        span.trace_id = TRACE_PLACEHOLDER
         span.span_id = placeholder_id(index)
         span.start_time_unix_nano = span.end_time_unix_nano = 1
     scope = ScopeSpans(spans=spans)
@@ -56,21 +65,16 @@ def _request(kind: int, spans_per_trace: int) -> ExportTraceServiceRequest:
     return ExportTraceServiceRequest(resource_spans=[resource])
 
 
-def _root(kind: int) -> Span:
-    failed = kind == ERROR
-    attributes = [
-        _string("http.request.method", "GET"),
-        _string("http.route", "/api/orders/{id}"),
-        _string("auth.token", "load-test"),
-        _int("http.status_code", 500 if failed else 200),
-    ]
-    if kind == MISSING_AUTH:
-        attributes = [a for a in attributes if a.key != "auth.token"]
+def _root() -> Span:
     return Span(
         name="GET /api/orders/{id}",
         kind=Span.SPAN_KIND_SERVER,
-        attributes=attributes,
-        status=Status(code=Status.STATUS_CODE_ERROR) if failed else None,
+        attributes=[
+            _string("http.request.method", "GET"),
+            _string("http.route", "/api/orders/{id}"),
+            _string("auth.token", "load-test"),
+            KeyValue(key="http.status_code", value=AnyValue(int_value=200)),
+        ],
     )
 
 
@@ -88,7 +92,3 @@ def _child(index: int) -> Span:
 
 def _string(key: str, value: str) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(string_value=value))
-
-
-def _int(key: str, value: int) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(int_value=value))

@@ -1,46 +1,56 @@
-"""Template: the prebuilt protobuf bytes of one trace in each variant, and the slots to patch.
+"""Template: the prebuilt protobuf bytes of traces in all their variants, and the slots to patch.
 
-opentelemetry-proto serialises a request once for each variant; its wire format is walked to find
-the slots. IDs are constant-width and times are fixed64, so patching never changes a length.
+opentelemetry-proto serialises each shape once for each kind of violation and each part that its
+layout cuts it into; the wire format is walked to find the slots. IDs are constant-width, times are
+fixed64 and drawn numbers have a fixed number of digits, so patching never changes a length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from blaster import _native
-from blaster.payload.columns import END, SPAN_ID, START, TRACE_HIGH, TRACE_LOW
+from blaster.payload.shape import ABSENT, TRACE_PLACEHOLDER, Digits, Shape, Source, spans_of
+from blaster.payload.violations import SLOW, violate
 from blaster.payload.wire_format import LENGTH_DELIMITED, Field, fields, write_varint
 
-# Field numbers of opentelemetry/proto/trace/v1/trace.proto.
-_RESOURCE_SPANS = ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER
-_SCOPE_SPANS, _SPANS = 2, 2
-_TRACE_ID = Span.TRACE_ID_FIELD_NUMBER
-_SPAN_ID = Span.SPAN_ID_FIELD_NUMBER
-_PARENT = Span.PARENT_SPAN_ID_FIELD_NUMBER
-_START = Span.START_TIME_UNIX_NANO_FIELD_NUMBER
-_END = Span.END_TIME_UNIX_NANO_FIELD_NUMBER
+TRACE_HIGH, TRACE_LOW, SPAN_ID, START, END, DIGITS = range(6)
+"""The columns, in the order in which slots name them."""
+
+NUMBER_DIGITS = 16
+"""The decimal digits of a drawn number in the column DIGITS."""
+
+Layout = Literal["sdk", "gateway", "scattered"]
+LAYOUTS: tuple[Layout, ...] = ("sdk", "gateway", "scattered")
+
+FRAGMENTS = 4
+"""How many requests a trace is scattered over."""
+
+MAX_RESOURCES = 64
+"""The most resources that the layout ``sdk`` can keep apart."""
+
+MAX_VARIANTS = 65_536
+
+# Field numbers of opentelemetry/proto/trace/v1/trace.proto and common/v1/common.proto.
+_RESOURCE_SPANS, _SCOPE_SPANS, _SPANS = 1, 2, 2
+_TRACE_ID, _SPAN_ID, _PARENT, _START, _END = 1, 2, 4, 7, 8
+_ATTRIBUTES, _EVENTS, _LINKS = 9, 11, 13
+_EVENT_TIME, _LINK_TRACE, _LINK_SPAN = 1, 1, 2
+_KEY, _VALUE, _STRING = 1, 2, 1
 
 
 class Slot(NamedTuple):
     """A fixed-width place in a variant's bytes: ``data[offset : offset + width]`` is taken from
-    ``column``, ``shift`` bytes into the trace's row."""
+    ``column``, ``shift`` bytes into the trace's part of it."""
 
     offset: int
     width: int
     column: int
     shift: int
-
-
-class Variant(NamedTuple):
-    """The bytes of one trace's spans, tags and lengths included, and their slots."""
-
-    data: bytes
-    slots: tuple[Slot, ...]
 
 
 class Frame(NamedTuple):
@@ -50,113 +60,288 @@ class Frame(NamedTuple):
     prefix: bytes
 
 
-class Template(NamedTuple):
-    """The frames around a batch (outermost first) and the variants of a trace in it.
+class Draw(NamedTuple):
+    """A number drawn for a span (``span``), or for the whole trace (-1)."""
 
-    ``strides``: the bytes that a trace takes of each column.
+    source: Source
+    span: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The bytes of a trace, or of the part of it that goes into one request, and their slots.
+
+    ``entries``: what the trace takes of SPAN_ID, START and END: the numbers of spans, and of
+    events, counted on from the shape's spans. ``draws``: what it takes of DIGITS. ``spans``: the
+    spans that are in these bytes. ``framing``: the template's framing around a batch of it.
     """
 
-    frames: tuple[Frame, ...]
+    data: bytes
+    slots: tuple[Slot, ...]
+    entries: tuple[int, ...]
+    draws: tuple[Draw, ...]
+    spans: tuple[int, ...]
+    framing: int
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The bytes that the trace takes of each column."""
+        return (8, 8, *[8 * len(self.entries)] * 3, NUMBER_DIGITS * len(self.draws))
+
+
+class Template(NamedTuple):
+    """All variants, and the framings that their batches stand in.
+
+    ``numbers[shape, kind]`` are the numbers of the variants of a shape's parts, for the kinds of
+    violation that it was built with; the slow one is that of kind 0.
+    """
+
+    framings: tuple[tuple[Frame, ...], ...]
     variants: tuple[Variant, ...]
-    strides: tuple[int, ...]
-    spans_per_trace: int
+    numbers: dict[tuple[int, int], tuple[int, ...]]
+    parts: int
 
     def compile(self) -> _native.Template:
         """The kernel's form of this template."""
-        return _native.Template(self.frames, self.strides, self.variants)
+        variants = tuple((v.data, v.slots, v.strides, v.framing) for v in self.variants)
+        return _native.Template(self.framings, variants)
 
-    def batch_bytes(self, traces: int) -> int:
-        """The most bytes that a batch of so many traces can take."""
-        return self._framed(traces * max(len(variant.data) for variant in self.variants))
-
-    def mean_bytes(self, traces: int, violating: float) -> float:
-        """The bytes that such a batch takes on average, with a share of violating traces."""
-        clean, *others = (len(variant.data) for variant in self.variants)
-        other = sum(others) / len(others) if others else clean
-        inner = traces * (clean + violating * (other - clean))
-        return inner + self._framed(round(inner)) - round(inner)
-
-    def _framed(self, inner: int) -> int:
-        for frame in reversed(self.frames):
-            inner += len(frame.prefix)
-            inner += 1 + len(write_varint(inner))
-        return inner
+    @property
+    def frame_bytes(self) -> int:
+        """The most bytes that frames add to a batch."""
+        return max(sum(6 + len(frame.prefix) for frame in framing) for framing in self.framings)
 
 
-def placeholder_id(index: int) -> bytes:
-    """The span ID by which span ``index`` of a trace is known until it is stamped."""
-    return (index + 1).to_bytes(8, "big")
+def build(
+    shapes: Sequence[Shape], kinds: Sequence[Sequence[int]], layout: Layout = "sdk"
+) -> Template:
+    """The template of these shapes, each with the kinds of violation in ``kinds``.
 
-
-def build(requests: Sequence[ExportTraceServiceRequest]) -> Template:
-    """A template from one request for each variant.
-
-    Each request holds one trace in one ResourceSpans and one ScopeSpans, the same but for its
-    spans; span i has the ID ``placeholder_id(i)`` and, where it has a parent, the parent's.
-    Raises ValueError when a request is otherwise.
+    Raises ValueError when a shape is not as Shape says or the layout does not suit it.
     """
-    parts = [_split(request.SerializeToString()) for request in requests]
-    frames = parts[0][0]
-    if any(other != frames for other, _ in parts):
-        raise ValueError("the variants differ in their resource or scope")
-    variants = tuple(Variant(data, _slots(data)) for _, data in parts)
-    spans = {sum(1 for _ in fields(variant.data)) for variant in variants}
-    if len(spans) != 1:
-        raise ValueError("the variants differ in their number of spans")
-    per_trace = spans.pop()
-    strides = (8, 8, 8 * per_trace, 8 * per_trace, 8 * per_trace)
-    return Template(frames, variants, strides, per_trace)
+    if layout == "sdk":
+        framings = _framings(shapes)
+        split = {framing: number for number, framing in enumerate(framings)}
+    else:
+        framings, split = [()], {}
+    parts = {"sdk": len(framings), "gateway": 1, "scattered": FRAGMENTS}[layout]
+    variants: list[Variant] = []
+    numbers: dict[tuple[int, int], tuple[int, ...]] = {}
+    for index, (shape, wanted) in enumerate(zip(shapes, kinds, strict=True)):
+        for kind in (0, *wanted):
+            if kind == SLOW:
+                numbers[index, kind] = numbers[index, 0]
+                continue
+            request = violate(shape, kind) if kind else shape.request
+            first = len(variants)
+            numbers[index, kind] = tuple(range(first, first + parts))
+            for part in range(parts):
+                variants.append(_variant(shape, request, layout, part, split))
+    if len(variants) > MAX_VARIANTS:
+        raise ValueError(f"{len(variants):,} variants of traces: at most {MAX_VARIANTS:,}")
+    return Template(tuple(framings), tuple(variants), numbers, parts)
 
 
-def _split(data: bytes) -> tuple[tuple[Frame, ...], bytes]:
-    """The frames of a request, and the bytes of its spans."""
-    frames: list[Frame] = []
-    start, end = 0, len(data)
-    for number in (_RESOURCE_SPANS, _SCOPE_SPANS):
-        inner = [f for f in fields(data, start, end) if f.number == number]
-        if len(inner) != 1:
-            raise ValueError("a variant's request must hold one ResourceSpans and one ScopeSpans")
-        if frames:
-            frames[-1] = frames[-1]._replace(prefix=_without(data, start, end, inner[0]))
-        frames.append(Frame(number << 3 | LENGTH_DELIMITED, b""))
-        start, end = inner[0].start, inner[0].end
-    spans = b"".join(data[f.tag : f.end] for f in fields(data, start, end) if f.number == _SPANS)
-    others = b"".join(data[f.tag : f.end] for f in fields(data, start, end) if f.number != _SPANS)
-    frames[-1] = frames[-1]._replace(prefix=others)
-    return tuple(frames), spans
+def _framings(shapes: Sequence[Shape]) -> list[tuple[Frame, ...]]:
+    """The different resources and scopes of the shapes, in the order in which they first come."""
+    found: dict[tuple[Frame, ...], None] = {}
+    for shape in shapes:
+        for framing, _ in _by_framing(shape.request):
+            found[framing] = None
+    if len(found) > MAX_RESOURCES:
+        raise ValueError(
+            f"{len(found):,} resources and scopes: the layout sdk takes at most {MAX_RESOURCES}; "
+            "use gateway"
+        )
+    return list(found)
 
 
-def _without(data: bytes, start: int, end: int, inner: Field) -> bytes:
-    return data[start : inner.tag] + data[inner.end : end]
+def _by_framing(
+    request: ExportTraceServiceRequest,
+) -> Iterator[tuple[tuple[Frame, ...], list[bytes]]]:
+    """The resource and scope of every ScopeSpans, as frames, and its spans."""
+    for resource_spans in request.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            outer = type(resource_spans)()
+            outer.CopyFrom(resource_spans)
+            del outer.scope_spans[:]
+            inner = type(scope_spans)()
+            inner.CopyFrom(scope_spans)
+            del inner.spans[:]
+            yield (
+                (
+                    Frame(_RESOURCE_SPANS << 3 | LENGTH_DELIMITED, outer.SerializeToString()),
+                    Frame(_SCOPE_SPANS << 3 | LENGTH_DELIMITED, inner.SerializeToString()),
+                ),
+                [_tagged(span.SerializeToString()) for span in scope_spans.spans],
+            )
 
 
-def _slots(data: bytes) -> tuple[Slot, ...]:
-    """The slots of a trace's spans, in the order of their offsets."""
-    slots = []
-    for index, span in enumerate(fields(data)):
-        for field in fields(data, span.start, span.end):
-            slots += _slots_of(data, index, field)
-    return tuple(slots)
+def _tagged(span: bytes) -> bytes:
+    return bytes([_SPANS << 3 | LENGTH_DELIMITED]) + write_varint(len(span)) + span
 
 
-def _slots_of(data: bytes, index: int, field: Field) -> list[Slot]:
-    value = data[field.start : field.end]
-    if field.number == _TRACE_ID:
-        _expect(len(value) == 16, f"span {index} has no trace ID of 16 bytes")
-        return [
-            Slot(field.start, 8, TRACE_HIGH, 0),
-            Slot(field.start + 8, 8, TRACE_LOW, 0),
-        ]
-    if field.number == _SPAN_ID:
-        _expect(value == placeholder_id(index), f"span {index} has another ID than its placeholder")
-        return [Slot(field.start, 8, SPAN_ID, 8 * index)]
-    if field.number == _PARENT:
-        parent = int.from_bytes(value, "big") - 1
-        _expect(len(value) == 8 and 0 <= parent < index, f"span {index} has no earlier parent")
-        return [Slot(field.start, 8, SPAN_ID, 8 * parent)]
-    if field.number in (_START, _END):
-        return [Slot(field.start, 8, START if field.number == _START else END, 8 * index)]
-    return []
+def _variant(
+    shape: Shape,
+    request: ExportTraceServiceRequest,
+    layout: Layout,
+    part: int,
+    split: dict[tuple[Frame, ...], int],
+) -> Variant:
+    if layout == "sdk":
+        data = b"".join(
+            span
+            for framing, spans in _by_framing(request)
+            if split[framing] == part
+            for span in spans
+        )
+        return _Walk(shape, data).variant(list(fields(data)), part)
+    if layout == "scattered":
+        request = _fragment(request, part)
+    data = request.SerializeToString()
+    spans = [
+        span
+        for resource in fields(data)
+        for scope in fields(data, resource.start, resource.end)
+        if scope.number == _SCOPE_SPANS
+        for span in fields(data, scope.start, scope.end)
+        if span.number == _SPANS
+    ]
+    return _Walk(shape, data).variant(spans, 0)
+
+
+def _fragment(request: ExportTraceServiceRequest, part: int) -> ExportTraceServiceRequest:
+    """The spans of a trace that go into this part, in their resources and scopes."""
+    kept = ExportTraceServiceRequest()
+    index = 0
+    for resource_spans in request.resource_spans:
+        outer = type(resource_spans)()
+        outer.CopyFrom(resource_spans)
+        del outer.scope_spans[:]
+        for scope_spans in resource_spans.scope_spans:
+            inner = type(scope_spans)()
+            inner.CopyFrom(scope_spans)
+            del inner.spans[:]
+            for span in scope_spans.spans:
+                if index % FRAGMENTS == part:
+                    inner.spans.append(span)
+                index += 1
+            if inner.spans:
+                outer.scope_spans.append(inner)
+        if outer.scope_spans:
+            kept.resource_spans.append(outer)
+    return kept
+
+
+class _Walk:
+    """Finds the slots in a variant's bytes."""
+
+    def __init__(self, shape: Shape, data: bytes) -> None:
+        self._shape = shape
+        self._data = data
+        self._slots: list[Slot] = []
+        self._entries: dict[int, int] = {}
+        self._draws: dict[Draw, int] = {}
+        # The events of the spans before each span, by the shape's own order.
+        self._events = [0]
+        for span in spans_of(shape.request):
+            self._events.append(self._events[-1] + len(span.events))
+        self._digits: dict[int, list[Digits]] = {}
+        for digits in shape.digits:
+            self._digits.setdefault(digits.span, []).append(digits)
+
+    def variant(self, spans: list[Field], framing: int) -> Variant:
+        here = []
+        for span in spans:
+            found = list(fields(self._data, span.start, span.end))
+            ids = [f for f in found if f.number == _SPAN_ID]
+            _expect(len(ids) == 1, "a span has no ID")
+            index = self._index(ids[0])
+            here.append(index)
+            self._span(index, found)
+        slots = tuple(sorted(self._slots))
+        return Variant(
+            self._data, slots, tuple(self._entries), tuple(self._draws), tuple(here), framing
+        )
+
+    def _span(self, index: int, found: list[Field]) -> None:
+        events = self._events[index]
+        missing = {_TRACE_ID, _START, _END}
+        for field in found:
+            missing.discard(field.number)
+            if field.number == _TRACE_ID:
+                _expect(self._trace(field), f"span {index}: its trace ID is not the placeholder")
+            elif field.number in (_SPAN_ID, _PARENT):
+                self._id(field)
+            elif field.number == _START:
+                self._time(field, START, index)
+            elif field.number == _END:
+                self._time(field, END, index)
+            elif field.number == _EVENTS:
+                for inner in fields(self._data, field.start, field.end):
+                    if inner.number == _EVENT_TIME:
+                        self._time(inner, START, self._shape.spans + events)
+                events += 1
+            elif field.number == _LINKS:
+                self._link(field)
+            elif field.number == _ATTRIBUTES and index in self._digits:
+                self._attribute(field, self._digits[index])
+        _expect(not missing, f"span {index}: its trace ID or a time is missing")
+
+    def _link(self, field: Field) -> None:
+        inner = list(fields(self._data, field.start, field.end))
+        if any(f.number == _LINK_TRACE and self._trace(f) for f in inner):
+            for f in inner:
+                if f.number == _LINK_SPAN:
+                    self._id(f)
+
+    def _attribute(self, field: Field, digits: list[Digits]) -> None:
+        key, text = b"", None
+        for inner in fields(self._data, field.start, field.end):
+            if inner.number == _KEY:
+                key = self._data[inner.start : inner.end]
+            elif inner.number == _VALUE:
+                for value in fields(self._data, inner.start, inner.end):
+                    if value.number == _STRING:
+                        text = value
+        for wanted in digits:
+            if wanted.key.encode() != key:
+                continue
+            fits = text is not None and wanted.at + wanted.width <= text.end - text.start
+            _expect(fits, f"attribute {wanted.key}: its digits do not fit")
+            assert text is not None
+            shift = NUMBER_DIGITS - wanted.skip - wanted.width
+            _expect(shift >= 0, f"attribute {wanted.key}: more than {NUMBER_DIGITS} digits")
+            draw = Draw(wanted.source, -1 if wanted.source.per_trace else wanted.span)
+            number = self._draws.setdefault(draw, len(self._draws))
+            place = text.start + wanted.at
+            self._slots.append(Slot(place, wanted.width, DIGITS, NUMBER_DIGITS * number + shift))
+
+    def _trace(self, field: Field) -> bool:
+        if self._data[field.start : field.end] != TRACE_PLACEHOLDER:
+            return False
+        self._slots.append(Slot(field.start, 8, TRACE_HIGH, 0))
+        self._slots.append(Slot(field.start + 8, 8, TRACE_LOW, 0))
+        return True
+
+    def _id(self, field: Field) -> None:
+        if self._data[field.start : field.start + 1] == ABSENT:
+            return
+        self._slots.append(Slot(field.start, 8, SPAN_ID, self._row(self._index(field))))
+
+    def _time(self, field: Field, column: int, entry: int) -> None:
+        _expect(field.end - field.start == 8, "a time is not fixed64")
+        self._slots.append(Slot(field.start, 8, column, self._row(entry)))
+
+    def _row(self, entry: int) -> int:
+        return 8 * self._entries.setdefault(entry, len(self._entries))
+
+    def _index(self, field: Field) -> int:
+        value = self._data[field.start : field.end]
+        index = int.from_bytes(value, "big") - 1
+        holds = len(value) == 8 and 0 <= index < self._shape.spans
+        _expect(holds, f"the span ID {value.hex()} is no placeholder of the shape's spans")
+        return index
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -11,51 +11,120 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from blaster.sink.rules import RULES
+from blaster.payload.shape import ABSENT, Int64, Shape, spans_of
+from blaster.sink.rules import RULES, SLOW_NANOSECONDS
 
 SLOW, ERROR, MISSING_AUTH = 1, 2, 3
-"""The kinds, as numbers of a template's variants; 0 is a trace that violates nothing. Kind k breaks
-the rule RULES[k - 1] and no other."""
+"""The kinds, as numbers; 0 is a trace that violates nothing. Kind k breaks the rule RULES[k - 1]
+and no other."""
+
+KINDS = ("slow", "error", "missing_auth")
+"""Their names in workload files."""
 
 MAX_DENOMINATOR = 1_000_000
 
-Kinds = npt.NDArray[np.uint8]
+SLOW_EXTRA_NS = 600_000_000
+"""What a slow span takes more than it would: it is well past the rule's 500 ms."""
 
 
 class Quota:
-    """Which kind of violation each trace carries, for a rate (the share of traces) of 0 to 1."""
+    """Which traces violate, for a rate (the share of traces) of 0 to 1."""
 
     def __init__(self, rate: Fraction) -> None:
         rate = rate.limit_denominator(MAX_DENOMINATOR)
-        share, of = rate.numerator, rate.denominator
-        # The pattern repeats when both the share and the turn of the kinds come round.
-        index = np.arange(of * len(RULES), dtype=np.int64)
-        before = index * share // of
-        violates = (index + 1) * share // of > before
-        self._pattern = np.where(violates, 1 + before % len(RULES), 0).astype(np.uint8)
-        self._tiled = self._pattern
-        self._before = np.zeros((len(RULES) + 1, len(index) + 1), np.int64)
-        for kind in range(1, len(RULES) + 1):
-            np.cumsum(self._pattern == kind, out=self._before[kind, 1:])
+        self._share, self._of = rate.numerator, rate.denominator
 
-    def kinds(self, first: npt.NDArray[np.int64], per_batch: int) -> Kinds:
-        """The kinds (uint8) of ``per_batch`` traces from each ``first[i]`` on, batch by batch."""
-        period = len(self._pattern)
-        if len(self._tiled) < period + per_batch:
-            self._tiled = np.resize(self._pattern, period + per_batch)
-        windows = np.lib.stride_tricks.sliding_window_view(self._tiled, per_batch)
-        return windows[first % period].reshape(-1)
+    def before(self, traces: Int64) -> Int64:
+        """How many of the first so many traces violate (traces below 2^43)."""
+        count: Int64 = traces * self._share // self._of
+        return count
 
-    def count(
-        self, first: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        """How many of each kind (int64, by the kinds' order) those traces carry in all."""
-        period = len(self._pattern)
-        upto = self._up_to(first + counts, period) - self._up_to(first, period)
-        counted: npt.NDArray[np.int64] = upto[1:].sum(axis=1)
-        return counted
+    def split(self, number: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+        """How many traces before each of these numbers violate, and whether that one does."""
+        due = number * self._share
+        before: Int64 = due // self._of
+        due -= before * self._of
+        return before, due >= self._of - self._share
 
-    def _up_to(self, n: npt.NDArray[np.int64], period: int) -> npt.NDArray[np.int64]:
-        whole, rest = np.divmod(n, period)
-        return self._before[:, -1:] * whole + self._before[:, rest]
+
+def of_kind(violations: Int64, kind: int) -> Int64:
+    """How many of the first so many violations are of this kind."""
+    count: Int64 = (violations + (len(RULES) - kind)) // len(RULES)
+    return count
+
+
+def violate(shape: Shape, kind: int) -> ExportTraceServiceRequest:
+    """The shape's request with a violation of this kind in its place; a slow one is in the times
+    alone."""
+    request = ExportTraceServiceRequest()
+    request.CopyFrom(shape.request)
+    place = shape.places[kind - 1]
+    if kind == SLOW or place is None:
+        return request
+    span = list(spans_of(request))[place]
+    if kind == ERROR:
+        fail(span)
+    else:
+        kept = [a for a in span.attributes if a.key != "auth.token"]
+        if all(a.key != "http.route" for a in kept):
+            kept.append(KeyValue(key="http.route", value=AnyValue(string_value="/")))
+        del span.attributes[:]
+        span.attributes.extend(kept)
+    return request
+
+
+def fail(span: Span) -> None:
+    """Makes a span one that ended in an error, by the semantic conventions."""
+    span.status.code = Status.STATUS_CODE_ERROR
+    error_type = "_OTHER"
+    for attribute in span.attributes:
+        if attribute.key in ("http.status_code", "http.response.status_code"):
+            attribute.value.int_value = 500
+            error_type = "500"
+    if all(attribute.key != "error.type" for attribute in span.attributes):
+        span.attributes.append(KeyValue(key="error.type", value=AnyValue(string_value=error_type)))
+
+
+def parents_of(request: ExportTraceServiceRequest) -> list[int | None]:
+    """The number of each span's parent, by the placeholders; None also for one that is absent."""
+    return [
+        None
+        if not span.parent_span_id or span.parent_span_id.startswith(ABSENT)
+        else int.from_bytes(span.parent_span_id, "big") - 1
+        for span in spans_of(request)
+    ]
+
+
+def slowed(shape: Shape, rows: npt.NDArray[np.intp]) -> Int64:
+    """The ends of the spans in these rows when the span in the slow place takes longer."""
+    ends = shape.ends[rows]
+    parents = parents_of(shape.request)
+    span = shape.places[SLOW - 1]
+    if span is None:
+        return ends
+    ends[:, span] += SLOW_EXTRA_NS
+    parent = parents[span]
+    while parent is not None and span not in shape.loose:
+        np.maximum(ends[:, parent], ends[:, span], out=ends[:, parent])
+        span, parent = parent, parents[parent]
+    return ends
+
+
+def broken_by(request: ExportTraceServiceRequest) -> npt.NDArray[np.bool_]:
+    """Which rules each span breaks (spans x rules), whatever its times."""
+    found = []
+    for span in spans_of(request):
+        keys = {attribute.key for attribute in span.attributes}
+        missing = "http.route" in keys and "auth.token" not in keys
+        found.append((False, span.status.code == Status.STATUS_CODE_ERROR, missing))
+    return np.array(found, np.bool_).reshape(-1, len(RULES))
+
+
+def slow(starts: Int64, ends: Int64) -> npt.NDArray[np.bool_]:
+    """Which spans take longer than the rule allows."""
+    taken: npt.NDArray[np.bool_] = ends - starts > SLOW_NANOSECONDS
+    return taken

@@ -20,6 +20,7 @@ from blaster.engine import worker
 from blaster.engine.ledger import ACCEPTED, SENT_BYTES, SENT_SPANS, START_NS, Ledger
 from blaster.engine.plan import Plan
 from blaster.measure.instructions import InstructionCounter
+from blaster.payload.columns import Columns
 from blaster.scenario.scenario import Scenario, Stage, Workload
 from blaster.transport import choice
 from blaster.transport.endpoint import resolve
@@ -113,20 +114,22 @@ def _chunk(batch: int) -> tuple[Callable[[], object], Callable[[], object], int,
     """Making the columns of a chunk, stamping it, its spans and its bytes."""
     plan = plan_of(batch, 1.0)
     source, kernel = plan.column_source(), plan.template.compile()
-    requests = max(1, worker.CHUNK_SPANS // plan.spans_per_request)
-    first = np.arange(requests, dtype=np.int64) * plan.per_request
+    requests = max(1, worker.CHUNK_SPANS // batch)
+    k = np.arange(requests, dtype=np.int64)
+    held = plan.shard(0).of(k)
     ended = np.full(requests, time.time_ns())
-    out = np.zeros(plan.template.batch_bytes(plan.per_request) * requests, np.uint8)
+    out = np.zeros(plan.bytes_per_request * requests, np.uint8)
     offsets = np.zeros(requests + 1, np.int64)
-    made = source.make(first, plan.per_request, ended)
 
-    def make() -> object:
-        return source.make(first, plan.per_request, ended)
+    def make() -> Columns:
+        return source.make(held.first, held.counts, ended, parts=held.parts, quota_first=held.quota)
+
+    made = make()
 
     def stamp_chunk() -> int:
         return kernel.stamp_into(made.arrays, made.variants, made.counts, out, offsets)
 
-    return make, stamp_chunk, requests * plan.spans_per_request, stamp_chunk()
+    return make, stamp_chunk, plan.shard(0).spans_of(requests), stamp_chunk()
 
 
 def _repeat(work: Callable[[], object], spans: int, size: int, seconds: float) -> Measured:

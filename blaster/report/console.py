@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from blaster.engine.plan import Plan
 from blaster.engine.results import Results
 from blaster.engine.runner import Progress as RunProgress
 from blaster.report import rows
@@ -51,6 +52,8 @@ def summary(results: Results, console: Console) -> None:
     console.print(f"{word}  limited by: {verdict.limited_by} ({verdict.reason})")
     for status, message in results.messages.items():
         console.print(f"  first {status}: {message}", markup=False)
+    for note in results.notes:
+        console.print(f"  {note}", markup=False, highlight=False)
 
 
 def _table(title: str) -> Table:
@@ -96,6 +99,18 @@ class ProgressDisplay:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def begin(self, plan: Plan) -> None:
+        """Says what will be sent."""
+        if not self._quiet:
+            mix = plan.mix
+            print(
+                f"{plan.scenario.workload.name}, layout {mix.layout}: "
+                f"{mix.bytes_per_span:,.0f} bytes a span, {mix.spans_per_trace:,.4g} spans a "
+                f"trace, {plan.per_request:,} traces a request",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def update(self, progress: RunProgress) -> None:
         """Shows one interval, and the workers that were lost in it."""

@@ -30,9 +30,11 @@ def configuration(results: Results) -> list[tuple[str, str]]:
         ),
         (
             "Request",
-            f"{asked.spans_per_request:,} spans, {asked.spans_per_trace:,} in a trace, "
+            f"{asked.spans_per_request:,.4g} spans of {asked.traces_per_request:,} traces, "
+            f"{asked.spans_per_trace:,.4g} in a trace, "
             f"{_figure(results.bytes.per_span, '.1f')} bytes a span",
         ),
+        ("Workload", f"{asked.workload}, layout {asked.layout}"),
         ("Seed", str(results.seed)),
     ]
 

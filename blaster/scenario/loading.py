@@ -20,7 +20,8 @@ A file says, with everything but ``stages`` optional::
     abort_on = ["spans.failed > 1000"]                  # ends the run as soon as it holds
 
     [workload]
-    name = "flat"
+    name = "flat"                   # or web-shop, deep, wide, llm-agent, a TOML file
+    layout = "sdk"                  # or gateway, scattered; default: by the workload
     violation_rate = 0.1            # share of traces with a violation
     spans_per_trace = 1
 
@@ -44,7 +45,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -74,6 +75,8 @@ from blaster.units import (
 )
 
 MAX_FILE_BYTES = 1 << 20
+
+LAYOUTS = ("sdk", "gateway", "scattered")
 
 _PRESETS = ("normal", "medium", "high", "spike", "soak")
 
@@ -106,17 +109,22 @@ def load(name_or_path: str) -> Scenario:
     if not looks_like_path and not os.path.exists(name_or_path):
         raise UsageError(
             f"scenario {quoted(name_or_path)}: must be {', '.join(_PRESETS)} or a TOML file"
-            f"{_nearest(name_or_path, _PRESETS)}"
+            f"{nearest(name_or_path, _PRESETS)}"
         )
-    return parse(_read(name_or_path), name_or_path)
+    return parse(read(name_or_path), name_or_path)
 
 
 def parse(text: str, file: str) -> Scenario:
     """The scenario that TOML ``text`` says; ``file`` names it in errors. UsageError as in load."""
+    return _scenario(document(text, file), Path(file).stem)
+
+
+def document(text: str, file: str) -> Table:
+    """The keys of TOML ``text``; ``file`` names it in errors. UsageError where it is not TOML."""
     shown = _in_line(file)
     try:
         # Floats stay text, so that a share is kept exactly as it was written.
-        document = tomllib.loads(text, parse_float=_Float)
+        values = tomllib.loads(text, parse_float=Float)
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).rpartition(" (at ")
         found = re.match(r"line (\d+)", place)
@@ -125,10 +133,10 @@ def parse(text: str, file: str) -> Scenario:
     except (ValueError, RecursionError):
         # tomllib lets int's own limit on digits and Python's on nesting through.
         raise UsageError(f"{shown}: not TOML: a number too long or tables too deep") from None
-    return _scenario(_Table(shown, "", document), Path(file).stem)
+    return Table(shown, "", values)
 
 
-class _Float(str):
+class Float(str):
     """A TOML float as it was written."""
 
     __slots__ = ()
@@ -137,7 +145,7 @@ class _Float(str):
         return str(self)
 
 
-class _Table:
+class Table:
     """A TOML table whose keys are taken one by one; what is left at the end is unknown."""
 
     def __init__(self, file: str, path: str, values: dict[str, Any]) -> None:
@@ -171,6 +179,15 @@ class _Table:
             self.refuse(key, "must be text in one line")
         return value
 
+    def choice(self, key: str, known: Sequence[str], default: str | None) -> str | None:
+        """The value of ``key``, one of the words in ``known``."""
+        self.known.append(key)
+        value = self.values.get(key, default)
+        if value is not default and value not in known:
+            close = nearest(value, known) if isinstance(value, str) else ""
+            self.refuse(key, f"must be {', '.join(known)}{close}")
+        return value
+
     def flag(self, key: str) -> bool:
         self.known.append(key)
         value = self.values.get(key, False)
@@ -178,12 +195,12 @@ class _Table:
             self.refuse(key, "must be true or false")
         return value
 
-    def table(self, key: str) -> _Table:
+    def table(self, key: str) -> Table:
         self.known.append(key)
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             self.refuse(key, f"must be a table: [{key}]")
-        return _Table(self.file, f"{self.path}{key}.", value)
+        return Table(self.file, f"{self.path}{key}.", value)
 
     def end(self) -> None:
         """Refuses the first key that nobody took."""
@@ -191,11 +208,11 @@ class _Table:
             if key not in self.known:
                 raise UsageError(
                     f"{self.file}: {self.path}{_in_line(key)}: unknown key; "
-                    f"known: {', '.join(self.known)}{_nearest(key, self.known)}"
+                    f"known: {', '.join(self.known)}{nearest(key, self.known)}"
                 )
 
 
-def _scenario(top: _Table, stem: str) -> Scenario:
+def _scenario(top: Table, stem: str) -> Scenario:
     name = top.text("name", stem)
     description = top.text("description", "")
     seed = top.number("seed", _whole(0, 2**63 - 1), None)
@@ -228,7 +245,7 @@ def _scenario(top: _Table, stem: str) -> Scenario:
         raise UsageError(f"{top.file}: {error}") from None
 
 
-def _stages(top: _Table) -> tuple[Stage, ...]:
+def _stages(top: Table) -> tuple[Stage, ...]:
     top.known.append("stages")
     if "stages" not in top.values:
         top.end()  # a misspelt key is the likelier reason
@@ -241,11 +258,11 @@ def _stages(top: _Table) -> tuple[Stage, ...]:
     return tuple(
         stage
         for index, table in enumerate(tables)
-        for stage in _stage(_Table(top.file, f"stages[{index}].", table))
+        for stage in _stage(Table(top.file, f"stages[{index}].", table))
     )
 
 
-def _stage(table: _Table) -> tuple[Stage, ...]:
+def _stage(table: Table) -> tuple[Stage, ...]:
     none: tuple[int | None, str] = (None, "")
     rate, unit = table.number("rate", parse_load, none)
     start = table.number("from", _ramp_end, none)
@@ -288,7 +305,7 @@ def _stage(table: _Table) -> tuple[Stage, ...]:
         raise UsageError(f"{place}: {error}") from None
 
 
-def _thresholds(top: _Table, key: str) -> tuple[Threshold, ...]:
+def _thresholds(top: Table, key: str) -> tuple[Threshold, ...]:
     top.known.append(key)
     texts = top.values.get(key, [])
     if not isinstance(texts, list) or not all(type(text) is str for text in texts):
@@ -299,10 +316,11 @@ def _thresholds(top: _Table, key: str) -> tuple[Threshold, ...]:
         raise UsageError(f"{top.file}: {key}: {error}") from None
 
 
-def _workload(table: _Table) -> Workload:
+def _workload(table: Table) -> Workload:
     defaults = Workload()
     workload = Workload(
         name=table.text("name", defaults.name),
+        layout=table.choice("layout", LAYOUTS, defaults.layout),
         violation_rate=table.number("violation_rate", parse_share, defaults.violation_rate),
         spans_per_trace=table.number(
             "spans_per_trace", _whole(1, MAX_SPANS_PER_TRACE), defaults.spans_per_trace
@@ -312,7 +330,7 @@ def _workload(table: _Table) -> Workload:
     return workload
 
 
-def _criteria(table: _Table) -> Criteria:
+def _criteria(table: Table) -> Criteria:
     share: Fraction | None = table.number("detection_rate_min", parse_share, None)
     criteria = Criteria(
         detection_rate_min=None if share is None else float(share),
@@ -355,7 +373,8 @@ def _percent(text: str) -> float:
     return float(text)
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """The text of a file. UsageError where it is none, too large or not UTF-8."""
     shown = _in_line(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # open would wait for ever on a pipe
@@ -366,7 +385,7 @@ def _read(path: str) -> str:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise UsageError(f"{shown}: cannot be read: {reason}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"{shown}: larger than 1 MiB, which no scenario is")
+        raise UsageError(f"{shown}: larger than 1 MiB, which no such file is")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -374,7 +393,8 @@ def _read(path: str) -> str:
         raise UsageError(f"{shown}:{line}: not TOML: not UTF-8 text") from None
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion for the end of an error: the known word that looks most like ``word``."""
     close = difflib.get_close_matches(word[:60], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -94,10 +94,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the traces are like.
 
-    ``violation_rate``: the share of traces with a violation, 0 to 1, exactly as the user wrote it.
+    ``name``: one that comes with blaster, or a TOML file. ``layout``: which requests hold which
+    spans: sdk, gateway or scattered; None: by the workload. ``violation_rate``: the share of
+    traces with a violation, 0 to 1, exactly as the user wrote it. ``spans_per_trace``: for flat.
     """
 
     name: str = "flat"
+    layout: str | None = None
     violation_rate: Fraction = Fraction(1, 10)
     spans_per_trace: int = 1
 
@@ -234,6 +237,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         duration_ns: int | None = None,
         violation_rate: Fraction | None = None,
         stages: Sequence[Stage] | None = None,
+        workload: str | None = None,
+        layout: str | None = None,
         spans_per_trace: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
@@ -253,7 +258,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         target's CPU and memory were set for the rate and go with it; ``cpu_recovers`` is no longer
         asked where the new stages have no peak to recover from.
         """
-        workload, criteria = self.workload, self.criteria
+        traces, criteria = self.workload, self.criteria
         if stages is not None or rate is not msgspec.UNSET:
             criteria = replace(criteria, target_cpu_percent_max=None, target_rss_bytes_max=None)
         if stages is None:
@@ -262,14 +267,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("stages already say rate and duration")
         if not _have_peak(stages):
             criteria = replace(criteria, cpu_recovers=False)
-        if violation_rate is not None:
-            workload = replace(workload, violation_rate=violation_rate)
-        if spans_per_trace is not None:
-            workload = replace(workload, spans_per_trace=spans_per_trace)
+        given = {
+            "name": workload,
+            "layout": layout,
+            "violation_rate": violation_rate,
+            "spans_per_trace": spans_per_trace,
+        }
+        traces = replace(traces, **{k: v for k, v in given.items() if v is not None})
         return replace(
             self,
             stages=tuple(stages),
-            workload=workload,
+            workload=traces,
             criteria=criteria,
             batch=self.batch if batch is None else batch,
             seed=self.seed if seed is None else seed,
