@@ -89,7 +89,7 @@ def test_what_will_be_sent_is_said_before(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     first = ran.stderr.splitlines()[0]
-    assert first == "wide, layout gateway: 194 bytes a span, 83 spans a trace, 6 traces a request"
+    assert first == "wide, layout gateway: 196 bytes a span, 83 spans a trace, 6 traces a request"
     read = cli.results(out)
     asked = read["configuration"]
     assert (asked["spans_per_trace"], asked["traces_per_request"]) == (83, 6)
