@@ -121,8 +121,6 @@ def run(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
-    if on_plan is not None:
-        on_plan(plan)
     with _target(options.embedded, endpoint) as (endpoint, sink):
         if transport != "null" and sink is None:
             probe(endpoint.host, endpoint.port)
@@ -157,6 +155,8 @@ def run(
             burst=scenario.burst,
             warmup=str(scenario.warmup),
         )
+        if on_plan is not None:
+            on_plan(plan)
         with _recording(options) as recording:
             record = Runner(
                 plan,

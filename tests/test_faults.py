@@ -165,7 +165,8 @@ class Run:
         self.out = out
         self.process = cli.start("run", *arguments, "--json", str(out))
         assert self.process.stderr is not None
-        # The first line of progress comes after a second.
+        # What will be sent is said at once, the first line of progress comes after a second.
+        assert "bytes a span" in self.process.stderr.readline()
         assert "spans/s" in self.process.stderr.readline()
 
     def children(self, word: str = "") -> list[psutil.Process]:
