@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blaster.engine.ledger import SEG_SENT, SEG_UNKNOWN, SENT_REQUESTS, SENT_SPANS, Ledger
-from blaster.engine.plan import Plan, in_spans
+from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.segments import Segments
 from blaster.measure.histogram import Histogram
 from blaster.scenario.scenario import Scenario, WarmUp, Workload, parse_stages
@@ -51,8 +51,9 @@ def test_shares_add_up_exactly(text, arrivals, burst, workers, per_trace, batch)
     plan = Plan.of(scenario, seed=5, workers=workers)
     shards = [plan.shard(worker) for worker in range(workers)]
     numbers = [np.arange(shard.requests or 0, dtype=np.int64) for shard in shards]
-    first = np.concatenate([s.first_traces(k) for s, k in zip(shards, numbers, strict=True)])
-    traces = np.concatenate([s.traces_in(k) for s, k in zip(shards, numbers, strict=True)])
+    held = [shard.of(k) for shard, k in zip(shards, numbers, strict=True)]
+    first = np.concatenate([requests.first for requests in held])
+    traces = np.concatenate([requests.counts for requests in held])
     order = np.argsort(first)
     assert first[order].tolist() == list(range(0, plan.traces or 0, plan.per_request))
     assert traces.sum() == plan.traces
@@ -80,8 +81,10 @@ def test_requests_become_spans_exactly(rate, batch, per_trace) -> None:
         batch=batch,
     )
     spans = max(1, batch // per_trace) * per_trace
-    assert in_spans(scenario).stages[0].start_rate == rate * spans
-    assert in_spans(in_spans(scenario)) == in_spans(scenario)
+    mix = mix_of(scenario, 1)
+    offered = in_spans(scenario, mix)
+    assert offered.stages[0].start_rate == rate * spans
+    assert in_spans(offered, mix) == offered
 
 
 @given(st.integers(10_000, 10**9), st.integers(0, 10))
@@ -94,7 +97,7 @@ def test_bytes_become_spans_by_the_mean_request(rate, tenths) -> None:
         workload=Workload(violation_rate=share),
     )
     plan = Plan.of(scenario, seed=1, workers=1)
-    size = plan.template.mean_bytes(plan.per_request, float(share)) / plan.spans_per_request
+    size = plan.mix.bytes_per_span + plan.template.frame_bytes / plan.spans_per_request
     spans = plan.scenario.stages[0].start_rate
     assert spans is not None and abs(spans * size - rate) <= max(size, rate * 0.001)
 

@@ -75,7 +75,7 @@ def in_spans(scenario: Scenario, mix: Mix) -> Scenario:
     """The scenario with all rates in spans per second, its batch settled where they need it.
 
     Requests are 100 spans each unless the user says; bytes are turned into spans by the mean size
-    of a span, to a whole span per second.
+    of a request, to a whole span per second.
     """
     units = {stage.unit for stage in scenario.stages}
     batch = scenario.batch
@@ -83,9 +83,16 @@ def in_spans(scenario: Scenario, mix: Mix) -> Scenario:
         return scenario
     if "requests" in units and batch is None:
         batch = REQUEST_SPANS
-    factors = {"spans": 1.0, "bytes": 1 / mix.bytes_per_span}
-    if batch is not None:
-        factors["requests"] = _spans_in(_traces_in(batch, mix), mix)
+    if batch is None:  # bytes: the batch goes by the rate in spans, and hardly the other way round
+        batch = auto_batch(_converted(scenario, mix, MAX_AUTO_BATCH))
+    return msgspec.structs.replace(_converted(scenario, mix, batch), batch=batch)
+
+
+def _converted(scenario: Scenario, mix: Mix, batch: int) -> Scenario:
+    """The scenario with its rates in spans per second, where a request holds such a batch."""
+    spans = _spans_in(_traces_in(batch, mix), mix)
+    size = spans * mix.bytes_per_span + mix.template.frame_bytes
+    factors = {"spans": 1.0, "requests": spans, "bytes": spans / size}
     stages = tuple(
         msgspec.structs.replace(
             stage,
@@ -95,7 +102,7 @@ def in_spans(scenario: Scenario, mix: Mix) -> Scenario:
         )
         for stage in scenario.stages
     )
-    return msgspec.structs.replace(scenario, stages=stages, batch=batch)
+    return msgspec.structs.replace(scenario, stages=stages)
 
 
 def _scaled(rate: int | None, factor: float) -> int | None:
