@@ -28,6 +28,12 @@ from blaster.verdict.trial import Trial, trial_of
 CALIBRATION_BATCHES = (50, 1000)
 CALIBRATION_S = 1.0
 
+CALIBRATION_STEPS = (0.9, 0.75, 0.6, 0.45, 0.3, 0.2)
+"""The shares of what a closed loop manages that are tried on a schedule, until one is kept."""
+
+CALIBRATION_LATE_MS = 50.0
+"""Lateness at p99 up to which a calibration kept to its schedule."""
+
 OVERLOAD_S, WATCHED_S, BUCKET_S = 1.5, 5.0, 0.1
 RECOVERY_LOAD = 0.5
 """The share of the ceiling that is offered after the overload."""
@@ -145,26 +151,41 @@ def find(
 
 
 def calibrate(options: load_test.Options, signals: StopSignals) -> Ceiling:
-    """What this machine manages with the same options against a sink that refuses nothing."""
+    """What this machine manages with the same options against a sink that refuses nothing.
+
+    A closed loop shows the most that it can send, and then steps below it the most that it can
+    send on a schedule: that is what trials do, and what it must be judged by.
+    """
     rates = []
     with EmbeddedSink() as sink:
+        plain = replace(
+            options, endpoint=sink.endpoint, headers=(), watch=(), thresholds=(), abort_on=()
+        )
         for batch in CALIBRATION_BATCHES:
-            results = load_test.run(
-                replace(
-                    options,
-                    endpoint=sink.endpoint,
-                    rate="max",
-                    duration=f"{CALIBRATION_S:g}s",
-                    batch=batch,
-                    headers=(),
-                    watch=(),
-                    thresholds=(),
-                ),
-                signals,
-            )
-            _check(results)
-            rates.append(results.rate.achieved_spans_per_s)
+            most = _calibration_run(plain, signals, batch, "max").rate.achieved_spans_per_s
+            for step in CALIBRATION_STEPS:
+                rate = max(1, round(step * most))
+                results = _calibration_run(plain, signals, batch, str(rate))
+                if results.spans.accepted == results.spans.scheduled and on_time(results):
+                    break
+            rates.append(float(rate))
     return Ceiling(CALIBRATION_BATCHES[0], rates[0], CALIBRATION_BATCHES[1], rates[1])
+
+
+def _calibration_run(
+    options: load_test.Options, signals: StopSignals, batch: int, rate: str
+) -> Results:
+    results = load_test.run(
+        replace(options, rate=rate, duration=f"{CALIBRATION_S:g}s", batch=batch), signals
+    )
+    signals.on_stop = None  # a signal between two runs ends the calibration
+    _check(results)
+    return results
+
+
+def on_time(results: Results) -> bool:
+    """Whether the sends kept to their schedule, but for a hiccup of the machine."""
+    return (results.lateness_ms.p99 or 0.0) <= CALIBRATION_LATE_MS
 
 
 class _Trials:
