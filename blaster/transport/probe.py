@@ -43,7 +43,7 @@ def probe(host: str, port: int, timeout_s: float = 5.0) -> None:
 def _read(connection: socket.socket) -> bytes:
     """The first bytes of the answer: enough to tell what it is."""
     answer = b""
-    while len(answer) < _ENOUGH and not _is_http2(answer):
+    while len(answer) < _ENOUGH and not _is_http2(answer) and not answer.startswith(_PREFACE):
         try:
             data = connection.recv(_ENOUGH)
         except TimeoutError:
