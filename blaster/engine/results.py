@@ -179,7 +179,8 @@ class Generator(msgspec.Struct):
 
     ``worker_cpu_percent`` and ``run_queue_percent``: of one core and of the whole run, the share of
     the time that a worker was on a CPU, and that it wanted one and had to wait; the peak is of the
-    worst second. None where the system does not tell.
+    worst second. None where the system does not tell. ``throttled_percent``: of one core, what a
+    CPU quota on the control group withheld.
     """
 
     workers: int
@@ -190,6 +191,7 @@ class Generator(msgspec.Struct):
     lost_workers: list[str]
     worker_cpu_percent: AveragePeak
     run_queue_percent: AveragePeak
+    throttled_percent: float
 
 
 class Sink(msgspec.Struct):
@@ -503,6 +505,7 @@ def _generator(run: Run, sent: int, warmup: int) -> Generator:
         lost_workers=[str(lost) for lost in run.lost_workers],
         worker_cpu_percent=_share(run.worker_ran),
         run_queue_percent=_share(run.worker_waited),
+        throttled_percent=round(100 * run.throttled_ns / max(run.end_ns - run.start_ns, 1), 2),
     )
 
 

@@ -41,6 +41,7 @@ from blaster.measure.hdr import Interval, merge_intervals
 from blaster.measure.histogram import Histogram
 from blaster.measure.sampler import Sampler, UsageMark, own_rss
 from blaster.measure.schedstat import SchedStat, Share
+from blaster.measure.throttle import throttled_ns
 from blaster.measure.warmup import mser5
 from blaster.sink.rules import RULES
 from blaster.transport.base import Int64, Status
@@ -112,6 +113,7 @@ class Run:
     generator_rss_peak: int = 0
     worker_ran: Share | None = None
     worker_waited: Share | None = None
+    throttled_ns: int = 0
 
     @property
     def warmup_ns(self) -> int | None:
@@ -367,6 +369,7 @@ class _Meter:
         self._run = run
         self._workers = Sampler.of_pids(pids)
         self._sched = SchedStat(pids)
+        self._throttled = throttled_ns()
         self._looked = 0
         self._response, self._service = Histogram(), Histogram()
         self._counts = (0, 0, 0)
@@ -429,6 +432,7 @@ class _Meter:
         workers = sum(slab.cpu_seconds for slab in self._run.ledger.slabs)
         self._run.generator_cpu_s = workers + time.process_time() - self._parent_begin
         self._run.worker_ran, self._run.worker_waited = self._sched.ran(), self._sched.waited()
+        self._run.throttled_ns = throttled_ns() - self._throttled
 
     def _target(self) -> tuple[float | None, int | None]:
         target = self._run.target

@@ -16,6 +16,9 @@ headroom: the rest goes to waking up."""
 IDLE_PERCENT = 25.0
 """A worker that runs and wants to run less than this was not kept from sending by its CPU."""
 
+THROTTLED_PERCENT = 2.0
+"""A generator that a CPU quota kept from more than this of a core was held up, however late."""
+
 LATE_MS = 100.0
 """Sends later than this at p99 are a sign of a limit, not of the scheduler's jitter."""
 
@@ -100,6 +103,9 @@ def starvation_of(results: Results) -> str | None:
     What counts is how long they ran or wanted to: a worker that others keep off the CPU is at its
     limit however little it spends.
     """
+    throttled = results.generator.throttled_percent
+    if throttled > THROTTLED_PERCENT:
+        return f"a CPU quota kept the generator from {throttled:.1f} % of a core that it wanted"
     ran, waited = results.generator.worker_cpu_percent, results.generator.run_queue_percent
     late = results.spans.not_offered > 0 or (results.lateness_ms.p99 or 0.0) > LATE_MS
     busy, queued = _busy(results), waited.avg or 0.0
