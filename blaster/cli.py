@@ -22,6 +22,25 @@ app = typer.Typer(
 )
 
 
+# The options that run and capacity share.
+SpansPerTrace = Annotated[int | None, typer.Option(help="Spans in each trace (default 1).")]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
+]
+Connections = Annotated[
+    int | None, typer.Option(help="Connections of all workers (default: one a worker).")
+]
+Timeout = Annotated[str, typer.Option(help="Deadline of a request.")]
+Headers = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE, sent with every request; repeatable.")
+]
+Watches = Annotated[
+    list[str] | None,
+    typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
+]
+Seed = Annotated[int | None, typer.Option(help="Makes the same spans again (default: drawn).")]
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"blaster {__version__}")
@@ -103,9 +122,7 @@ def run(
             help="Ends the run as soon as it holds, as 'spans.failed > 1000'; repeatable."
         ),
     ] = None,
-    spans_per_trace: Annotated[
-        int | None, typer.Option(help="Spans in each trace (default 1).")
-    ] = None,
+    spans_per_trace: SpansPerTrace = None,
     workload: Annotated[
         str | None,
         typer.Option(help="flat, web-shop, deep, wide, llm-agent, or a TOML file."),
@@ -135,12 +152,8 @@ def run(
     record_limit: Annotated[
         str | None, typer.Option(help="Most bytes to record (default 1GiB).")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
-    ] = None,
-    connections: Annotated[
-        int | None, typer.Option(help="Connections of all workers (default: one a worker).")
-    ] = None,
+    workers: Workers = None,
+    connections: Connections = None,
     in_flight: Annotated[
         int | None,
         typer.Option(help="Requests in flight at most (default 256; at max 16 a worker)."),
@@ -149,17 +162,10 @@ def run(
         int | None, typer.Option(help="Spans in a request (default: by the rate, at most 1,000).")
     ] = None,
     transport: Annotated[str, typer.Option(help="auto, wire, grpc or null.")] = "auto",
-    timeout: Annotated[str, typer.Option(help="Deadline of a request.")] = "10s",
-    header: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, sent with every request; repeatable.")
-    ] = None,
-    watch: Annotated[
-        list[str] | None,
-        typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Makes the same spans again (default: drawn).")
-    ] = None,
+    timeout: Timeout = "10s",
+    header: Headers = None,
+    watch: Watches = None,
+    seed: Seed = None,
     json: Annotated[
         str | None, typer.Option(help="Write the results to this file; - for standard output.")
     ] = None,
@@ -296,15 +302,9 @@ def capacity(
     violation_rate: Annotated[
         str | None, typer.Option(help="Share of traces with a violation, 0 to 1.")
     ] = None,
-    spans_per_trace: Annotated[
-        int | None, typer.Option(help="Spans in each trace (default 1).")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
-    ] = None,
-    connections: Annotated[
-        int | None, typer.Option(help="Connections of all workers (default: one a worker).")
-    ] = None,
+    spans_per_trace: SpansPerTrace = None,
+    workers: Workers = None,
+    connections: Connections = None,
     in_flight: Annotated[
         int | None, typer.Option(help="Requests in flight at most (default 256).")
     ] = None,
@@ -312,17 +312,10 @@ def capacity(
         int | None, typer.Option(help="Spans in a request (default: by the ceiling).")
     ] = None,
     transport: Annotated[str, typer.Option(help="auto, wire or grpc.")] = "auto",
-    timeout: Annotated[str, typer.Option(help="Deadline of a request.")] = "10s",
-    header: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, sent with every request; repeatable.")
-    ] = None,
-    watch: Annotated[
-        list[str] | None,
-        typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Makes the same spans again (default: drawn).")
-    ] = None,
+    timeout: Timeout = "10s",
+    header: Headers = None,
+    watch: Watches = None,
+    seed: Seed = None,
     json: Annotated[
         str | None, typer.Option(help="Write the findings to this file; - for standard output.")
     ] = None,

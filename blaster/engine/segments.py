@@ -62,11 +62,6 @@ class Segments:
         """The segments from ``warmup_ns`` on, which is one of ``starts``."""
         return range(int(np.searchsorted(self.starts, warmup_ns)), len(self))
 
-    def next_start(self, elapsed_ns: int) -> int:
-        """The first start at ``elapsed_ns`` or later; the run's end where there is none."""
-        place = int(np.searchsorted(self.starts, elapsed_ns))
-        return int(self.starts[place]) if place < len(self) else self.duration_ns
-
 
 def interval_ns(scenario: Scenario) -> int:
     """The time between two points of the series: a second, or less for a warm-up to be found."""
