@@ -1,17 +1,9 @@
 /* blaster._native: the payload kernel (stamp) and the sink's scanner (scan). */
 #include <Python.h>
 
+#include "module_types.h"
 #include "scanner_type.h"
 #include "template_type.h"
-
-static int add_type(PyObject *module, PyType_Spec *spec) {
-    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
-    if (type == NULL)
-        return -1;
-    int result = PyModule_AddType(module, (PyTypeObject *)type);
-    Py_DECREF(type);
-    return result;
-}
 
 static int module_exec(PyObject *module) {
     if (add_type(module, &template_type_spec) < 0)

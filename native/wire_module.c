@@ -3,17 +3,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "module_types.h"
 #include "wire_client_type.h"
 #include "wire_receiver_type.h"
-
-static int add_type(PyObject *module, PyType_Spec *spec) {
-    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
-    if (type == NULL)
-        return -1;
-    int result = PyModule_AddType(module, (PyTypeObject *)type);
-    Py_DECREF(type);
-    return result;
-}
 
 static int wire_exec(PyObject *module) {
     if (add_type(module, &wire_client_type_spec) < 0)
