@@ -39,6 +39,13 @@ class Scanner:
     def counts(self) -> ScanCounts:
         """What was counted so far, as one consistent snapshot."""
 
+    def watch(self, rules: int, /) -> None:
+        """From now on keeps the spans that break one of these rules (bit r: RULES[r]); 0: none."""
+
+    def take(self) -> tuple[bytes, int]:
+        """Takes the spans that were kept, as records of sink.kept.KEPT, at most 65,536 of them; and
+        how many so far found no room."""
+
 class Template:
     """Prebuilt bytes and the places in them to patch; every slot is checked on construction.
 

@@ -67,6 +67,12 @@ class Receiver:
     def traffic(self) -> Traffic:
         """Connections open, accepted, turned away and ended for their breaches; and more."""
 
+    def watch(self, rules: int, /) -> None:
+        """As Scanner.watch: keeps the spans that break one of these rules. Any thread may ask."""
+
+    def take(self) -> tuple[bytes, int]:
+        """As Scanner.take: the spans that were kept. Any thread may ask; empty once closed."""
+
     def freeze(self, seconds: float, /) -> None:
         """Stands still so long, as if the process were stopped. Any thread may ask."""
 

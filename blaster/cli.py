@@ -397,6 +397,17 @@ def sink(
     ] = "0s",
     remember: Annotated[int, typer.Option(help="IDs remembered to find duplicates exactly.")] = 1
     << 22,
+    betrace: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Peculiarities of the stand-in for BeTrace: snake, twice, old-dialect, "
+            "new-dialect, never-ready, no-metrics; repeatable."
+        ),
+    ] = None,
+    violations_endpoint: Annotated[
+        str | None,
+        typer.Option(help="Where violations are exported as spans: OTLP/gRPC, http://HOST:PORT."),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Say the ports in one line of JSON.")
     ] = False,
@@ -417,6 +428,8 @@ def sink(
             capacity=capacity,
             overload=overload,
             service_time=service_time,
+            betrace=betrace or (),
+            violations_endpoint=violations_endpoint,
         )
     )
 

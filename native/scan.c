@@ -11,6 +11,7 @@
 
 #include "idset.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -57,11 +58,20 @@ static const uint8_t fields[MESSAGES][FIELDS] = {
     [LINK] = {[4] = KEY_VALUE},
 };
 
+/* A ring between the thread that scans and the one that takes. `head` and `tail` count what was
+ * ever put in and taken out; each is written by one side. */
+struct kept {
+    struct scan_violation *ring;
+    uint64_t rules; /* written and read atomically, as the three below */
+    uint64_t head, tail, missed;
+};
+
 struct scanner {
     struct scan_counts counts;
     struct idset ids;
     uint64_t *fingerprints; /* of the request at hand: added only once it proved well-formed */
     size_t fingerprint_room;
+    struct kept kept;
 };
 
 /* What one request adds to the counts. */
@@ -72,6 +82,9 @@ struct tally {
     uint64_t spans;
     uint64_t invalid;
     uint64_t violations[SCAN_RULES];
+    const struct kept *kept;
+    uint64_t watched;   /* rules */
+    uint64_t put, full; /* spans put behind the ring's head, and those that found no room */
 };
 
 /* With memcpy, since not every compiler makes one load of eight shifts. */
@@ -313,6 +326,25 @@ static const uint8_t *scan_status(const uint8_t *p, const uint8_t *end, uint32_t
     return p;
 }
 
+/* Puts the span behind the ring's head, where nobody sees it until the request proves well-formed.
+ */
+static void keep(struct tally *tally, const uint8_t *trace_id, const uint8_t *span_id,
+                 uint64_t start, uint64_t end, uint64_t rules) {
+    const struct kept *kept = tally->kept;
+    uint64_t at = kept->head + tally->put;
+    if (at - __atomic_load_n(&kept->tail, __ATOMIC_ACQUIRE) >= SCAN_VIOLATIONS_ROOM) {
+        tally->full++;
+        return;
+    }
+    struct scan_violation *out = &kept->ring[at % SCAN_VIOLATIONS_ROOM];
+    memcpy(out->trace_id, trace_id, sizeof out->trace_id);
+    memcpy(out->span_id, span_id, sizeof out->span_id);
+    out->start = start;
+    out->end = end;
+    out->rules = rules;
+    tally->put++;
+}
+
 static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tally *tally) {
     const uint8_t *trace_id = NULL, *span_id = NULL;
     size_t trace_id_size = 0, span_id_size = 0;
@@ -405,16 +437,23 @@ static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tal
     }
 
     tally->spans++;
-    if (trace_id_size != 16 || span_id_size != 8 ||
-        (load_fixed64(trace_id) | load_fixed64(trace_id + 8)) == 0 || load_fixed64(span_id) == 0)
+    bool valid = trace_id_size == 16 && span_id_size == 8 &&
+                 (load_fixed64(trace_id) | load_fixed64(trace_id + 8)) != 0 &&
+                 load_fixed64(span_id) != 0;
+    if (!valid)
         tally->invalid++;
     else
         tally->fingerprints[tally->fingerprint_count++] =
             idset_fingerprint(tally->ids, trace_id, span_id);
     /* An end before its start is no slow span. */
-    tally->violations[SCAN_SLOW] += finish > start && finish - start > SLOW_NANOSECONDS;
-    tally->violations[SCAN_ERROR] += code == STATUS_CODE_ERROR;
-    tally->violations[SCAN_MISSING_AUTH] += keys.route && !keys.token;
+    unsigned slow = finish > start && finish - start > SLOW_NANOSECONDS;
+    unsigned error = code == STATUS_CODE_ERROR, missing = keys.route && !keys.token;
+    tally->violations[SCAN_SLOW] += slow;
+    tally->violations[SCAN_ERROR] += error;
+    tally->violations[SCAN_MISSING_AUTH] += missing;
+    uint64_t broken = slow << SCAN_SLOW | error << SCAN_ERROR | missing << SCAN_MISSING_AUTH;
+    if (broken & tally->watched && valid)
+        keep(tally, trace_id, span_id, start, finish, broken & tally->watched);
     return p;
 }
 
@@ -486,7 +525,11 @@ struct scanner *scanner_new(size_t capacity) {
     struct timespec now = {0};
     timespec_get(&now, TIME_UTC);
     uint64_t seed = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    if (idset_init(&scanner->ids, capacity, seed ^ (uint64_t)(uintptr_t)scanner) < 0) {
+    /* So large that it takes no memory before something is written there. */
+    scanner->kept.ring = calloc(SCAN_VIOLATIONS_ROOM, sizeof *scanner->kept.ring);
+    if (scanner->kept.ring == NULL ||
+        idset_init(&scanner->ids, capacity, seed ^ (uint64_t)(uintptr_t)scanner) < 0) {
+        free(scanner->kept.ring);
         free(scanner);
         return NULL;
     }
@@ -498,6 +541,7 @@ void scanner_free(struct scanner *scanner) {
         return;
     idset_free(&scanner->ids);
     free(scanner->fingerprints);
+    free(scanner->kept.ring);
     free(scanner);
 }
 
@@ -522,7 +566,11 @@ int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t len
     }
     if (reserve(scanner, length) < 0)
         return SCAN_NO_MEMORY;
-    struct tally tally = {.ids = &scanner->ids, .fingerprints = scanner->fingerprints};
+    struct kept *kept = &scanner->kept;
+    struct tally tally = {.ids = &scanner->ids,
+                          .fingerprints = scanner->fingerprints,
+                          .kept = kept,
+                          .watched = __atomic_load_n(&kept->rules, __ATOMIC_RELAXED)};
     if (length != 0 && scan_export_request(data, data + length, &tally) == NULL) {
         counts->malformed++;
         return SCAN_MALFORMED;
@@ -534,11 +582,31 @@ int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t len
     for (int rule = 0; rule < SCAN_RULES; rule++)
         counts->violations[rule] += tally.violations[rule];
     counts->duplicates += idset_add(&scanner->ids, tally.fingerprints, tally.fingerprint_count);
+    if (tally.full != 0)
+        __atomic_fetch_add(&kept->missed, tally.full, __ATOMIC_RELAXED);
+    if (tally.put != 0)
+        __atomic_store_n(&kept->head, kept->head + tally.put, __ATOMIC_RELEASE);
     return (int64_t)tally.spans;
 }
 
 void scanner_counts(const struct scanner *scanner, struct scan_counts *out) {
     *out = scanner->counts;
+}
+
+void scanner_watch(struct scanner *scanner, uint64_t rules) {
+    __atomic_store_n(&scanner->kept.rules, rules, __ATOMIC_RELAXED);
+}
+
+size_t scanner_take(struct scanner *scanner, struct scan_violation *out, size_t most,
+                    uint64_t *missed) {
+    struct kept *kept = &scanner->kept;
+    uint64_t tail = kept->tail, head = __atomic_load_n(&kept->head, __ATOMIC_ACQUIRE);
+    size_t count = head - tail < most ? (size_t)(head - tail) : most;
+    for (size_t i = 0; i < count; i++)
+        out[i] = kept->ring[(tail + i) % SCAN_VIOLATIONS_ROOM];
+    __atomic_store_n(&kept->tail, tail + count, __ATOMIC_RELEASE);
+    *missed = __atomic_load_n(&kept->missed, __ATOMIC_RELAXED);
+    return count;
 }
 
 uint64_t scanner_sampling(const struct scanner *scanner) {

@@ -22,6 +22,16 @@ struct scan_counts {
     uint64_t violations[SCAN_RULES]; /* spans that break each rule */
 };
 
+/* A span with valid IDs that breaks a rule: for those who want to know which, not only how many. */
+struct scan_violation {
+    uint8_t trace_id[16];
+    uint8_t span_id[8];
+    uint64_t start, end; /* as the span says: nanoseconds since 1970 */
+    uint64_t rules;      /* bit r: it breaks rule r */
+};
+
+enum { SCAN_VIOLATIONS_ROOM = 1 << 16 }; /* kept until they are taken */
+
 struct scanner;
 
 /* capacity: how many IDs are remembered at most (11 to 22 bytes each); beyond it the memory of IDs
@@ -39,6 +49,16 @@ int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t len
 
 /* What was counted so far. */
 void scanner_counts(const struct scanner *scanner, struct scan_counts *out);
+
+/* From now on keeps the spans that break one of these rules (bit r: rule r); 0: none, as at first.
+ * Of a span only these rules are said. Any thread may call it. */
+void scanner_watch(struct scanner *scanner, uint64_t rules);
+
+/* Takes up to `most` of the spans that were kept, the oldest first; returns how many. When more
+ * came than there is room for, the newest are missing; *missed is how many so far. Another thread
+ * than that of scanner_request may call it, but only one at a time. */
+size_t scanner_take(struct scanner *scanner, struct scan_violation *out, size_t most,
+                    uint64_t *missed);
 
 /* One ID in how many is checked for duplicates now: 1 is exact; a power of two. */
 uint64_t scanner_sampling(const struct scanner *scanner);

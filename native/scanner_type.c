@@ -87,6 +87,29 @@ static PyObject *scanner_type_counts(Scanner *self, PyObject *Py_UNUSED(ignored)
         (unsigned long long)counts.violations[SCAN_MISSING_AUTH]);
 }
 
+static PyObject *scanner_type_watch(Scanner *self, PyObject *argument) {
+    unsigned long rules = PyLong_AsUnsignedLong(argument);
+    if (rules == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    scanner_watch(self->kernel, rules);
+    Py_RETURN_NONE;
+}
+
+static PyObject *scanner_type_take(Scanner *self, PyObject *Py_UNUSED(ignored)) {
+    uint64_t missed;
+    struct scan_violation *taken = PyMem_Malloc(SCAN_VIOLATIONS_ROOM * sizeof *taken);
+    if (taken == NULL)
+        return PyErr_NoMemory();
+    lock(self);
+    size_t count = scanner_take(self->kernel, taken, SCAN_VIOLATIONS_ROOM, &missed);
+    PyThread_release_lock(self->lock);
+    PyObject *result =
+        Py_BuildValue("(y#K)", (const char *)taken, (Py_ssize_t)(count * sizeof *taken),
+                      (unsigned long long)missed);
+    PyMem_Free(taken);
+    return result;
+}
+
 static PyObject *scanner_type_sampling(Scanner *self, void *Py_UNUSED(closure)) {
     lock(self);
     unsigned long long sampling = scanner_sampling(self->kernel);
@@ -100,6 +123,13 @@ static PyMethodDef scanner_methods[] = {
      "counts.\n\nReturns its number of spans, or -1 when it is malformed."},
     {"counts", (PyCFunction)scanner_type_counts, METH_NOARGS,
      "counts()\n--\n\nWhat was counted so far, as one consistent dict."},
+    {"watch", (PyCFunction)scanner_type_watch, METH_O,
+     "watch(rules)\n--\n\nFrom now on keeps the spans that break one of these rules (bit r: rule "
+     "r); 0: none."},
+    {"take", (PyCFunction)scanner_type_take, METH_NOARGS,
+     "take()\n--\n\nThe spans that were kept, as records (see native/scan.h), and how many found "
+     "no "
+     "room."},
     {NULL, NULL, 0, NULL},
 };
 

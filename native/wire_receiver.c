@@ -502,6 +502,17 @@ void receiver_freeze(struct receiver *receiver, int64_t duration) {
     __atomic_store_n(&receiver->frozen_until, clock_now() + duration, __ATOMIC_RELEASE);
 }
 
+void receiver_watch(struct receiver *receiver, uint64_t rules) {
+    if (receiver->scanner != NULL)
+        scanner_watch(receiver->scanner, rules);
+}
+
+size_t receiver_take(struct receiver *receiver, struct scan_violation *out, size_t most,
+                     uint64_t *missed) {
+    *missed = 0;
+    return receiver->scanner != NULL ? scanner_take(receiver->scanner, out, most, missed) : 0;
+}
+
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts) {
     pthread_mutex_lock(&receiver->mutex);
     *counts = receiver->published;

@@ -55,6 +55,11 @@ void receiver_freeze(struct receiver *receiver, int64_t duration);
 /* What was counted so far, consistent in itself. Everything that was answered is in it. */
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);
 
+/* As scanner_watch and scanner_take of its scanner; nothing when it scans nothing. */
+void receiver_watch(struct receiver *receiver, uint64_t rules);
+size_t receiver_take(struct receiver *receiver, struct scan_violation *out, size_t most,
+                     uint64_t *missed);
+
 /* Says goodbye to all connections and frees everything. Nobody may be running it. */
 void receiver_close(struct receiver *receiver);
 

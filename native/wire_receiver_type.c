@@ -185,6 +185,30 @@ static PyObject *receiver_type_traffic(Receiver *self, PyObject *Py_UNUSED(ignor
         (unsigned long long)counts.refused, "buffered", (unsigned long long)counts.buffered);
 }
 
+static PyObject *receiver_type_watch(Receiver *self, PyObject *argument) {
+    unsigned long rules = PyLong_AsUnsignedLong(argument);
+    if (rules == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (self->kernel != NULL)
+        receiver_watch(self->kernel, rules);
+    Py_RETURN_NONE;
+}
+
+static PyObject *receiver_type_take(Receiver *self, PyObject *Py_UNUSED(ignored)) {
+    uint64_t missed = 0;
+    size_t count = 0;
+    struct scan_violation *taken = PyMem_Malloc(SCAN_VIOLATIONS_ROOM * sizeof *taken);
+    if (taken == NULL)
+        return PyErr_NoMemory();
+    if (self->kernel != NULL) /* the GIL keeps other takers away */
+        count = receiver_take(self->kernel, taken, SCAN_VIOLATIONS_ROOM, &missed);
+    PyObject *result =
+        Py_BuildValue("(y#K)", (const char *)taken, (Py_ssize_t)(count * sizeof *taken),
+                      (unsigned long long)missed);
+    PyMem_Free(taken);
+    return result;
+}
+
 static PyObject *receiver_type_freeze(Receiver *self, PyObject *argument) {
     double seconds = PyFloat_AsDouble(argument);
     if (seconds == -1 && PyErr_Occurred())
@@ -222,6 +246,10 @@ static PyMethodDef receiver_methods[] = {
     {"freeze", (PyCFunction)receiver_type_freeze, METH_O,
      "freeze(seconds)\n--\n\nStands still so long, as if the process were stopped. Any thread may "
      "ask."},
+    {"watch", (PyCFunction)receiver_type_watch, METH_O,
+     "watch(rules)\n--\n\nAs Scanner.watch(): keeps the spans that break one of these rules."},
+    {"take", (PyCFunction)receiver_type_take, METH_NOARGS,
+     "take()\n--\n\nAs Scanner.take(): the spans that were kept. Nothing once it is closed."},
     {"close", (PyCFunction)receiver_type_close, METH_NOARGS,
      "close()\n--\n\nCloses the port and all connections; the counts stay readable."},
     {NULL, NULL, 0, NULL},

@@ -27,7 +27,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 HOMES = {
-    "grpc": {"transport/grpc.py", "sink/grpc_receiver.py"},
+    "grpc": {"transport/grpc.py", "sink/grpc_receiver.py", "sink/exporter.py"},
     "psutil": {"measure/sampler.py"},
     "typer": {"cli.py"},
     "google": {"payload", "sink", "transport/grpc.py"},

@@ -51,6 +51,8 @@ CASES: dict[str, list[Callable[[], object]]] = {
         refused(lambda: scanner.request(memoryview(large)[::2]), BufferError),
     ],
     "Scanner.counts": [scanner.counts],
+    "Scanner.watch": [lambda: scanner.watch(7), refused(lambda: scanner.watch(-1), OverflowError)],
+    "Scanner.take": [scanner.take],
     "Scanner.sampling": [lambda: scanner.sampling],
     "Template": [
         lambda: Template(

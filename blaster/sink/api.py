@@ -1,4 +1,5 @@
-"""The sink's HTTP API: what it counted, as JSON and for Prometheus; and a freeze on request."""
+"""The sink's HTTP API: what it counted, as JSON and for Prometheus; a freeze on request; and what
+BeTrace's API offers."""
 
 from __future__ import annotations
 
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from blaster.errors import UsageError
+from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
+from blaster.sink.ingest import MOST_BYTES
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -31,9 +34,9 @@ POLL_S = 0.1
 """How often the server looks whether it is to stop."""
 
 
-def prometheus(counts: SinkCounts) -> str:
-    """The counts in Prometheus' text format, version 0.0.4."""
-    lines: list[str] = []
+def prometheus(counts: SinkCounts, more: list[str]) -> str:
+    """The counts, and lines of others, in Prometheus' text format, version 0.0.4."""
+    lines = list(more)
 
     def metric(name: str, kind: str, what: str, *samples: tuple[str, float]) -> None:
         lines.append(f"# HELP {name} {what}")
@@ -95,20 +98,20 @@ class ApiServer:
         self,
         host: str,
         port: int,
-        counts: Callable[[], SinkCounts],
+        betrace: Betrace,
         freeze: Callable[[float], None],
     ) -> None:
-        """``counts`` and ``freeze`` (for so many seconds) are called from any thread."""
+        """``freeze`` (for so many seconds) is called from any thread."""
         self._host = host
         self._port = port
-        self._counts = counts
+        self._betrace = betrace
         self._freeze = freeze
         self._server: _Server | None = None
 
     def start(self) -> int:
         """Listens; returns the port. Raises UsageError when the address can't be listened on."""
         try:
-            self._server = _Server(self._host, self._port, self._counts, self._freeze)
+            self._server = _Server(self._host, self._port, self._betrace, self._freeze)
         except OSError as error:
             raise UsageError(
                 f"--api-port {self._port}: can't listen on {self._host}:{self._port}: "
@@ -135,11 +138,11 @@ class _Server(ThreadingHTTPServer):
         self,
         host: str,
         port: int,
-        counts: Callable[[], SinkCounts],
+        betrace: Betrace,
         freeze: Callable[[float], None],
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.counts = counts
+        self.betrace = betrace
         self.freeze = freeze
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__((host, port), _Handler)
@@ -176,17 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # a body that nobody asked for is not read
         path = self.path.partition("?")[0]
         if path in ("/", "/v1/counts"):
-            self._answer(200, JSON, json.dumps(self.server.counts().as_dict()) + "\n")
-        elif path == "/v1/violations":
-            by_rule = self.server.counts().violations_by_rule
-            body = {"violations_by_rule": by_rule, "total": sum(by_rule.values())}
-            self._answer(200, JSON, json.dumps(body) + "\n")
+            self._answer(200, JSON, json.dumps(self.server.betrace.counts().as_dict()) + "\n")
         elif path == "/metrics":
-            self._answer(200, PROMETHEUS, prometheus(self.server.counts()))
+            betrace = self.server.betrace
+            self._answer(200, PROMETHEUS, prometheus(betrace.counts(), betrace.metrics()))
         elif path == "/healthz":
             self._answer(200, TEXT, "ok\n")
-        else:
-            known = "/v1/counts, /v1/violations, /metrics, /healthz"
+        elif not self._answered_by_betrace("GET", None):
+            known = "/v1/counts, /v1/rules, /v1/violations, /v1/health, /metrics, /healthz"
             self._answer(404, TEXT, f"nothing here; there are {known}\n")
 
     do_HEAD = do_GET
@@ -195,8 +195,43 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._answer(405, TEXT, "only GET and HEAD\n", Allow="GET, HEAD")
 
+    def _answered_by_betrace(self, method: str, body: Any) -> bool:
+        path, _, text = self.path.partition("?")
+        query = {key: values[0] for key, values in parse_qs(text).items()}
+        answer = self.server.betrace.answer(method, unquote(path), query, body)
+        if answer is None:
+            return False
+        self._answer(answer[0], JSON, json.dumps(answer[1]) + "\n")
+        return True
+
+    def _body(self) -> Any:
+        """The JSON of the request's body. ValueError where there is none, or too much of it."""
+        self.close_connection = True  # until the body has been read
+        length = int(self.headers.get("Content-Length") or "-1")
+        if not 0 <= length <= MOST_BYTES:
+            raise ValueError(f"a body with Content-Length, of at most {MOST_BYTES:,} bytes, please")
+        data = self.rfile.read(length)
+        if len(data) < length:
+            raise ValueError("the body ended early")
+        self.close_connection = self.headers.get("Connection", "").lower() == "close"
+        return json.loads(data)
+
+    def do_DELETE(self) -> None:
+        self.close_connection = True  # a body is not read
+        if not self._answered_by_betrace("DELETE", None):
+            self._refuse()
+
     def do_POST(self) -> None:
         path, _, query = self.path.partition("?")
+        if path in ("/v1/rules", "/v1/spans"):
+            try:
+                body = self._body()
+            except (ValueError, RecursionError) as error:
+                said = {"code": 3, "message": str(error), "details": []}
+                self._answer(400, JSON, json.dumps(said) + "\n")
+                return
+            self._answered_by_betrace("POST", body)
+            return
         if path != "/v1/freeze":
             self._refuse()
             return
@@ -212,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.freeze(seconds)
         self._answer(200, JSON, json.dumps({"seconds": seconds}) + "\n")
 
-    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
+    do_PUT = do_PATCH = do_OPTIONS = _refuse
 
     def _answer(self, status: int, content_type: str, text: str, **headers: str) -> None:
         body = text.encode()

@@ -43,6 +43,23 @@ class SinkCounts:
             violations_by_rule=dict(zip(RULES, scan["violations"], strict=True)),
         )
 
+    def __add__(self, other: SinkCounts) -> SinkCounts:
+        """The counts of two that scanned each its own part: an ID that came to both is not found
+        to be a duplicate."""
+        return SinkCounts(
+            requests=self.requests + other.requests,
+            malformed=self.malformed + other.malformed,
+            bytes=self.bytes + other.bytes,
+            spans=self.spans + other.spans,
+            duplicates=self.duplicates + other.duplicates,
+            invalid=self.invalid + other.invalid,
+            sampling=max(self.sampling, other.sampling),
+            violations_by_rule={
+                rule: count + other.violations_by_rule[rule]
+                for rule, count in self.violations_by_rule.items()
+            },
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; ``SinkCounts(**d)`` is the way back."""
         return asdict(self)

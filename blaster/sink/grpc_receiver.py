@@ -68,6 +68,14 @@ class GrpcReceiver:
         """Stops listening; requests in flight have ``grace_s`` seconds to end."""
         self._server.stop(grace_s).wait()
 
+    def watch(self, rules: int) -> None:
+        """From now on keeps the spans that break one of these rules; see sink.kept."""
+        self._scanner.watch(rules)
+
+    def take(self) -> tuple[bytes, int]:
+        """Takes the spans that were kept; see sink.kept."""
+        return self._scanner.take()
+
     def counts(self) -> SinkCounts:
         """What was counted so far."""
         return SinkCounts.from_scan(self._scanner.counts())

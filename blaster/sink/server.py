@@ -9,15 +9,19 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from blaster.errors import BlasterError, UsageError
 from blaster.sink.api import ApiServer
+from blaster.sink.betrace import QUIRKS, Betrace, check_quirks
 from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
 from blaster.sink.counts import SinkCounts
 from blaster.units import parse_duration, quoted
+
+if TYPE_CHECKING:
+    from blaster.sink.exporter import Exporter
 
 DEFAULT_REMEMBER = 1 << 22
 """IDs remembered: some 45 to 90 MB once so many have come."""
@@ -37,7 +41,8 @@ class SinkOptions:
     duplicates exactly. ``capacity``: the spans a second that it pretends to manage, 0 for no limit;
     ``overload``: what it does beyond, refuse or queue; ``service_time``: a duration that each
     answer takes besides. ``receiver``: wire (native), grpc (grpcio), or auto, which is wire where
-    it was built.
+    it was built. ``betrace``: peculiarities of the stand-in for BeTrace; ``violations_endpoint``:
+    where it exports each violation as a span, over OTLP/gRPC.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +56,8 @@ class SinkOptions:
     service_time: str = "0s"
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     receiver: str = "auto"
+    betrace: Sequence[str] = ()
+    violations_endpoint: str | None = None
 
     def check(self) -> None:
         """Raises UsageError, naming the option, when a value is out of its range."""
@@ -67,6 +74,7 @@ class SinkOptions:
             raise UsageError(f"--receiver {self.receiver}: must be {', '.join(RECEIVERS)}")
         if self.overload not in OVERLOADS:
             raise UsageError(f"--overload {quoted(self.overload)}: must be {', '.join(OVERLOADS)}")
+        check_quirks("--betrace", self.betrace)
         self.pretended()
 
     def pretended(self) -> Capacity:
@@ -90,6 +98,12 @@ class Receiver(Protocol):
     def freeze(self, seconds: float) -> None:
         """Answers nobody for so long."""
 
+    def watch(self, rules: int) -> None:
+        """From now on keeps the spans that break one of these rules; see sink.kept."""
+
+    def take(self) -> tuple[bytes, int]:
+        """Takes the spans that were kept; see sink.kept."""
+
     def counts(self) -> SinkCounts:
         """What was counted so far."""
 
@@ -108,16 +122,32 @@ def serve(options: SinkOptions) -> None:
     with _signals(ignore_sigint=options.parent_pipe) as stop:
         receiver = _receiver(options)
         grpc_port = receiver.start()
-        api = ApiServer(options.host, options.api_port, receiver.counts, receiver.freeze)
+        exporter = _exporter(options)
+        betrace = Betrace(
+            [receiver], receiver.counts, options.betrace, exporter.add if exporter else None
+        )
+        api = ApiServer(options.host, options.api_port, betrace, receiver.freeze)
         thawed = signal.signal(signal.SIGUSR1, lambda *_: receiver.freeze(FREEZE_S))
         try:
             api_port = api.start()
+            betrace.start()
             _say_ready(options, grpc_port, api_port)
             _wait(stop, options.parent_pipe)
         finally:
             signal.signal(signal.SIGUSR1, thawed)
             api.stop()
+            betrace.stop()
             receiver.stop()
+            if exporter is not None:
+                exporter.close()
+
+
+def _exporter(options: SinkOptions) -> Exporter | None:
+    if options.violations_endpoint is None:
+        return None
+    from blaster.sink.exporter import Exporter
+
+    return Exporter(options.violations_endpoint)
 
 
 def _receiver(options: SinkOptions) -> Receiver:
@@ -208,6 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--service-time", default=default.service_time)
     parser.add_argument("--max-message-bytes", type=int, default=default.max_message_bytes)
     parser.add_argument("--receiver", choices=RECEIVERS, default=default.receiver)
+    parser.add_argument("--betrace", choices=list(QUIRKS), action="append", default=[])
+    parser.add_argument("--violations-endpoint", default=default.violations_endpoint)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--parent-pipe", action="store_true")
     try:

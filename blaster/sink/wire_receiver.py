@@ -77,6 +77,16 @@ class WireReceiver:
         assert self._receiver is not None, "start() comes first"
         self._receiver.freeze(seconds)
 
+    def watch(self, rules: int) -> None:
+        """From now on keeps the spans that break one of these rules; see sink.kept."""
+        assert self._receiver is not None, "start() comes first"
+        self._receiver.watch(rules)
+
+    def take(self) -> tuple[bytes, int]:
+        """Takes the spans that were kept; see sink.kept."""
+        assert self._receiver is not None, "start() comes first"
+        return self._receiver.take()
+
     def counts(self) -> SinkCounts:
         """What was counted so far."""
         assert self._receiver is not None, "start() comes first"

@@ -40,9 +40,28 @@ static int64_t scan(struct scanner *scanner, const uint8_t *data, size_t size) {
     return spans;
 }
 
+/* What was kept adds up to the violations of the spans with valid IDs, all of which have room. */
+static void check_kept(struct scanner *scanner, const struct scan_counts *counts) {
+    struct scan_violation *taken = malloc(SCAN_VIOLATIONS_ROOM * sizeof *taken);
+    REQUIRE(taken != NULL);
+    uint64_t missed, broken[SCAN_RULES] = {0};
+    size_t count = scanner_take(scanner, taken, SCAN_VIOLATIONS_ROOM, &missed);
+    for (size_t i = 0; i < count; i++) {
+        REQUIRE(taken[i].rules != 0 && taken[i].rules >> SCAN_RULES == 0);
+        for (int rule = 0; rule < SCAN_RULES; rule++)
+            broken[rule] += taken[i].rules >> rule & 1;
+    }
+    for (int rule = 0; rule < SCAN_RULES; rule++) {
+        REQUIRE(broken[rule] <= counts->violations[rule]);
+        REQUIRE(missed != 0 || counts->violations[rule] - broken[rule] <= counts->invalid);
+    }
+    free(taken);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct scanner *scanner = scanner_new(1);
     REQUIRE(scanner != NULL);
+    scanner_watch(scanner, (1 << SCAN_RULES) - 1);
     int64_t spans = scan(scanner, data, size);
 
     /* The same request again: the same verdict, and while nothing was thinned, every ID a
@@ -50,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
      */
     struct scan_counts first, second;
     scanner_counts(scanner, &first);
+    check_kept(scanner, &first);
     REQUIRE(scan(scanner, data, size) == spans);
     scanner_counts(scanner, &second);
     if (scanner_sampling(scanner) == 1)
