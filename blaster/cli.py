@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from blaster import __version__
 from blaster.errors import BlasterError
+from blaster.process_title import hide_secrets
 
 app = typer.Typer(
     name="blaster",
@@ -30,9 +31,48 @@ Workers = Annotated[
 Connections = Annotated[
     int | None, typer.Option(help="Connections of all workers (default: one a worker).")
 ]
-Timeout = Annotated[str, typer.Option(help="Deadline of a request.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="http(s)://HOST:PORT; else OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, http://localhost:4317."
+    ),
+]
+TransportName = Annotated[str, typer.Option("--transport", help="auto, wire, grpc or null.")]
+Timeout = Annotated[
+    str | None,
+    typer.Option(help="Deadline of a request (10s); also OTEL_EXPORTER_OTLP_TIMEOUT, in ms."),
+]
 Headers = Annotated[
-    list[str] | None, typer.Option(help="NAME=VALUE, sent with every request; repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="NAME=VALUE, sent with every request; repeatable; also OTEL_EXPORTER_OTLP_HEADERS."
+    ),
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="protobuf (default) or json; json over HTTP only.")
+]
+Compression = Annotated[
+    str | None,
+    typer.Option(help="none (default), gzip or zstd; also OTEL_EXPORTER_OTLP_COMPRESSION."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="In the clear where the endpoint has no scheme.")
+]
+SkipVerify = Annotated[
+    bool,
+    typer.Option("--insecure-skip-verify", help="Trust any server: its certificate is not read."),
+]
+CaCert = Annotated[
+    str | None,
+    typer.Option(help="PEM of whom to trust; also OTEL_EXPORTER_OTLP_CERTIFICATE."),
+]
+ClientCert = Annotated[
+    str | None,
+    typer.Option(help="PEM of our own certificate; also OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE."),
+]
+ClientKey = Annotated[
+    str | None, typer.Option(help="PEM of its key; also OTEL_EXPORTER_OTLP_CLIENT_KEY.")
 ]
 Watches = Annotated[
     list[str] | None,
@@ -66,13 +106,7 @@ def run(
     scenario: Annotated[
         str, typer.Argument(help="normal, medium, high, spike, soak, or a TOML file.")
     ] = "normal",
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="http://HOST:PORT; else OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, "
-            "OTEL_EXPORTER_OTLP_ENDPOINT, http://localhost:4317."
-        ),
-    ] = None,
+    endpoint: Endpoint = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start the embedded sink, aim at it and watch it.")
     ] = False,
@@ -161,9 +195,16 @@ def run(
     batch: Annotated[
         int | None, typer.Option(help="Spans in a request (default: by the rate, at most 1,000).")
     ] = None,
-    transport: Annotated[str, typer.Option(help="auto, wire, grpc or null.")] = "auto",
-    timeout: Timeout = "10s",
+    transport: TransportName = "auto",
+    encoding: Encoding = None,
+    compression: Compression = None,
+    timeout: Timeout = None,
     header: Headers = None,
+    insecure: Insecure = False,
+    insecure_skip_verify: SkipVerify = False,
+    ca_cert: CaCert = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     watch: Watches = None,
     seed: Seed = None,
     json: Annotated[
@@ -187,16 +228,10 @@ def run(
     from blaster import run as load_test
     from blaster.engine.results import Results
     from blaster.engine.signals import StopSignals
-    from blaster.errors import UsageError
     from blaster.measure.hdr import Latencies
     from blaster.report import console, hdr_file, json_file
     from blaster.report.markdown import to_markdown
-    from blaster.units import parse_duration, quoted
 
-    try:
-        timeout_s = parse_duration(timeout) / 1e9
-    except ValueError as error:
-        raise UsageError(f"--timeout {quoted(timeout)}: {error}") from None
     json_file.check_writable("--json", json)
     json_file.check_writable("--markdown", markdown)
     for path in hdr or ():
@@ -220,8 +255,15 @@ def run(
         in_flight=in_flight,
         batch=batch,
         transport=transport,
-        timeout_s=timeout_s,
+        encoding=encoding,
+        compression=compression,
+        timeout=timeout,
         headers=header or (),
+        insecure=insecure,
+        insecure_skip_verify=insecure_skip_verify,
+        ca_cert=ca_cert,
+        client_cert=client_cert,
+        client_key=client_key,
         watch=watch or (),
         seed=seed,
         arrivals=arrivals,
@@ -268,7 +310,7 @@ def run(
     "blaster capacity --embedded --sink-capacity 20000 --json capacity.json"
 )
 def capacity(
-    endpoint: Annotated[str | None, typer.Option(help="http://HOST:PORT; else as for run.")] = None,
+    endpoint: Endpoint = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start the embedded sink and search for its ceiling.")
     ] = False,
@@ -311,9 +353,16 @@ def capacity(
     batch: Annotated[
         int | None, typer.Option(help="Spans in a request (default: by the ceiling).")
     ] = None,
-    transport: Annotated[str, typer.Option(help="auto, wire or grpc.")] = "auto",
-    timeout: Timeout = "10s",
+    transport: TransportName = "auto",
+    encoding: Encoding = None,
+    compression: Compression = None,
+    timeout: Timeout = None,
     header: Headers = None,
+    insecure: Insecure = False,
+    insecure_skip_verify: SkipVerify = False,
+    ca_cert: CaCert = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     watch: Watches = None,
     seed: Seed = None,
     json: Annotated[
@@ -346,8 +395,15 @@ def capacity(
         connections=connections,
         in_flight=in_flight,
         transport=transport,
-        timeout_s=finder.parse_seconds("--timeout", timeout),
+        encoding=encoding,
+        compression=compression,
+        timeout=timeout,
         headers=header or (),
+        insecure=insecure,
+        insecure_skip_verify=insecure_skip_verify,
+        ca_cert=ca_cert,
+        client_cert=client_cert,
+        client_key=client_key,
         watch=watch or (),
         seed=seed,
         thresholds=threshold or (),
@@ -473,9 +529,9 @@ def profile(
     from blaster.engine.results import host
     from blaster.profile import ladder
     from blaster.report import json_file, ladder_table
-    from blaster.transport.endpoint import resolve
+    from blaster.transport.otlp_settings import OtlpOptions, resolve
 
-    target = None if endpoint is None else resolve(endpoint, {})
+    target = None if endpoint is None else resolve(OtlpOptions(endpoint=endpoint))
     if flame_graph is not None:
         json_file.check_writable("--flame-graph", flame_graph)
         ladder.flame_graph(rung, flame_graph, batch, seconds, target)
@@ -537,6 +593,7 @@ def inspect(
 
 def main() -> None:
     """The ``blaster`` command."""
+    hide_secrets()
     try:
         status: Any = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from blaster.engine.results import Configuration, Results, results_of
 from blaster.engine.runner import Progress, Run, Runner, so_far
 from blaster.engine.signals import StopSignals
 from blaster.engine.worker import TransportFactory
-from blaster.errors import UsageError
+from blaster.errors import TargetUnreachable, UsageError
 from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, parse_watch
 from blaster.payload.capture import capture
@@ -28,9 +29,10 @@ from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, WarmUp, parse_warmup
 from blaster.scenario.threshold import Threshold, parse_thresholds
 from blaster.sink.process import EmbeddedSink
-from blaster.transport import choice
-from blaster.transport.endpoint import Endpoint
+from blaster.transport import otlp_settings
 from blaster.transport.endpoint import resolve as resolve_endpoint
+from blaster.transport.factory import Settings, factory
+from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
 from blaster.transport.probe import probe
 from blaster.transport.recorded import recorded
 from blaster.units import format_bytes, parse_bytes, quoted
@@ -51,11 +53,10 @@ SPANS_PER_WORKER = {"wire": 2_000_000, "grpc": 200_000, "null": 5_000_000}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(OtlpOptions):
     """What the command line says; None: not given."""
 
     scenario: str = "normal"
-    endpoint: str | None = None
     embedded: bool = False
     rate: str | None = None
     duration: str | None = None
@@ -71,9 +72,6 @@ class Options:
     connections: int | None = None
     in_flight: int | None = None
     batch: int | None = None
-    transport: str = "auto"
-    timeout_s: float = 10.0
-    headers: Sequence[str] = ()
     watch: Sequence[str] = ()
     seed: int | None = None
     arrivals: str | None = None
@@ -81,7 +79,6 @@ class Options:
     warmup: str | None = None
     thresholds: Sequence[str] = ()
     abort_on: Sequence[str] = ()
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 def run(
@@ -102,7 +99,8 @@ def run(
     """
     scenario = scenario_of(options)
     _check_files(options)
-    transport = choice.choose(options.transport)
+    otlp = otlp_settings.resolve(options)
+    transport = otlp.transport
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
@@ -111,35 +109,31 @@ def run(
     offered = in_spans(scenario, mix)
     workers = _workers(options, offered, transport)
     connections, in_flight = _flight(options, offered, workers)
-    metadata = _metadata(options.headers)
     plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
     _check_batch(plan)
     watches = [parse_watch(text) for text in options.watch]
-    endpoint = resolve_endpoint(options.endpoint, options.environ)
     if options.embedded and options.endpoint is not None:
         raise UsageError(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
-    with _target(options.embedded, endpoint) as (endpoint, sink):
+    with _target(options.embedded, otlp) as (otlp, sink):
         if transport != "null" and sink is None:
-            probe(endpoint.host, endpoint.port)
+            probe(otlp)
         target = None
         if watches:
             target = Sampler(watches)
         elif sink is not None:
             target = Sampler([parse_watch(str(sink.pid))])
-        settings = choice.Settings(
-            endpoint=endpoint,
-            connections=-(-connections // workers),
-            in_flight=-(-in_flight // workers),
-            timeout_s=options.timeout_s,
-            metadata=metadata,
-        )
-        make = choice.factory(transport, settings)
+        settings = Settings(otlp, -(-connections // workers), -(-in_flight // workers))
+        make = factory(settings)
         configuration = Configuration(
-            endpoint=endpoint.url,
+            endpoint=otlp.endpoint.url,
             transport=transport,
+            encoding=otlp.encoding,
+            compression=otlp.compression,
+            tls=otlp.tls is not None,
+            insecure_skip_verify=otlp.tls is not None and not otlp.tls.verify,
             workers=workers,
             connections=settings.connections * workers,
             in_flight=settings.in_flight * workers,
@@ -158,20 +152,27 @@ def run(
         if on_plan is not None:
             on_plan(plan)
         with _recording(options) as recording:
-            record = Runner(
+            runner = Runner(
                 plan,
                 recorded(make if wrap is None else wrap(make), recording),
-                timeout_s=options.timeout_s,
+                timeout_s=otlp.timeout_s,
                 signals=signals,
                 target=target,
                 on_progress=_Watch(scenario, configuration, on_progress, on_checkpoint).update,
                 keep_intervals=on_latencies is not None,
-            ).run()
+            )
+            try:
+                record = runner.run()
+            except TargetUnreachable as error:
+                raise TargetUnreachable(otlp.hide(str(error))) from None
+        record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
         counts = sink.settled_counts() if sink is not None else None
     results = results_of(record, configuration, counts)
     results.verdict = judge(results, scenario)
     if on_latencies is not None:
         on_latencies(_latencies(record))
+    if configuration.insecure_skip_verify:
+        results.notes.append("the server's certificate was not verified, as asked for")
     if captured is not None:
         results.notes += [f"template {captured.path}: {note}" for note in captured.notes]
     if recording is not None:
@@ -296,12 +297,15 @@ def _of_template(scenario: Scenario, options: Options) -> Scenario:
 
 
 @contextmanager
-def _target(embedded: bool, endpoint: Endpoint) -> Iterator[tuple[Endpoint, EmbeddedSink | None]]:
+def _target(
+    embedded: bool, otlp: OtlpSettings
+) -> Iterator[tuple[OtlpSettings, EmbeddedSink | None]]:
     if not embedded:
-        yield endpoint, None
+        yield otlp, None
         return
     with EmbeddedSink() as sink:
-        yield resolve_endpoint(sink.endpoint, {}), sink
+        endpoint = resolve_endpoint(sink.endpoint, {}, otlp.protocol)
+        yield dataclasses.replace(otlp, endpoint=endpoint, tls=None), sink
 
 
 @contextmanager
@@ -378,19 +382,3 @@ def _check_batch(plan: Plan) -> None:
         f"and a receiver takes {format_bytes(MAX_MESSAGE_BYTES)} unless told otherwise: "
         f"at most {int(fits):,} spans"
     )
-
-
-def _metadata(headers: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The headers as gRPC metadata. The values are secrets: no message repeats them."""
-    pairs = []
-    for header in headers:
-        key, equals, value = header.partition("=")
-        name = key.strip().lower()
-        if not equals or not name or not all(c.isalnum() or c in "-_." for c in name):
-            raise UsageError(f"--header {quoted(key)}: must be NAME=VALUE")
-        if name.startswith("grpc-") or not (value.isascii() and value.isprintable()):
-            raise UsageError(
-                f"--header {quoted(key)}: must not begin with grpc-, its value be printable ASCII"
-            )
-        pairs.append((name, value.strip()))
-    return tuple(pairs)

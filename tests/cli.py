@@ -9,17 +9,13 @@ from typing import Any
 
 COMMAND = [sys.executable, "-m", "blaster"]
 
-VARIABLES = (
-    "SPANS_PER_SECOND",
-    "DURATION_SECONDS",
-    "VIOLATION_RATE",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-)
+VARIABLES = ("SPANS_PER_SECOND", "DURATION_SECONDS", "VIOLATION_RATE")
+PREFIX = "OTEL_EXPORTER_OTLP_"
 
 
 def environment(**more: str) -> dict[str, str]:
     """The environment without the variables that would change a run, and with ``more``."""
-    kept = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    kept = {k: v for k, v in os.environ.items() if k not in VARIABLES and not k.startswith(PREFIX)}
     return {**kept, "COLUMNS": "200", **more}
 
 

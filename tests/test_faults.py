@@ -52,7 +52,7 @@ BAD_INPUT = [
     (["run", "--transport", "null", "--embedded"], "--transport 'null'"),
     (["run", "--seed", "-1"], "--seed -1"),
     (["run", "--timeout", "0"], "--timeout '0'"),
-    (["run", "--header", "secret"], "--header 'secret'"),
+    (["run", "--header", "secret"], "--header: must be NAME=VALUE"),
     (["run", "--watch", "/", "--embedded"], "--watch '/'"),
     (["run", "--watch", "999999999", "--embedded"], "--watch '999999999'"),
     (["run", "--json", "/nowhere/r.json", "--embedded"], "--json '/nowhere/r.json'"),

@@ -73,6 +73,10 @@ class Configuration(msgspec.Struct):
     arrivals: str = "uniform"
     burst: int = 1
     warmup: str = "0s"
+    encoding: str = "protobuf"
+    compression: str = "none"
+    tls: bool = False
+    insecure_skip_verify: bool = False
 
 
 class Spans(msgspec.Struct):

@@ -17,7 +17,7 @@ from typing import Any
 from blaster.errors import BlasterError, UsageError
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice
-from blaster.transport.endpoint import Endpoint
+from blaster.transport.otlp_settings import OtlpSettings
 from blaster.transport.probe import probe
 from blaster.units import quoted
 
@@ -42,7 +42,7 @@ class Rung:
     spans_per_cpu_second: float
 
 
-def rungs(target: Endpoint | None) -> list[tuple[str, str, str | None]]:
+def rungs(target: OtlpSettings | None) -> list[tuple[str, str, str | None]]:
     """Name, description and the rung below, from the bottom up; wire only where it is built."""
     ladder: list[tuple[str, str, str | None]] = [
         ("memcpy", "the same bytes, copied", None),
@@ -55,14 +55,14 @@ def rungs(target: Endpoint | None) -> list[tuple[str, str, str | None]]:
         ladder.append(("wire", "+ wire to the embedded sink", "null"))
     ladder.append(("grpc", "+ grpc to the embedded sink", "null"))
     if target is not None:
-        ladder.append(("target", f"+ {choice.choose('auto')} to {target.url}", "null"))
+        ladder.append(("target", f"+ {target.transport} to {target.endpoint.url}", "null"))
     return ladder
 
 
-def climb(batch: int, seconds: float, target: Endpoint | None) -> Iterator[Rung]:
+def climb(batch: int, seconds: float, target: OtlpSettings | None) -> Iterator[Rung]:
     """Measures rung after rung. Raises BlasterError where one fails."""
     if target is not None:
-        probe(target.host, target.port)
+        probe(target)
     with EmbeddedSink() as sink, _discarding() as port:
         for name, what, on in rungs(target):
             spec = _spec(name, batch, seconds, sink.endpoint, port, target)
@@ -70,7 +70,9 @@ def climb(batch: int, seconds: float, target: Endpoint | None) -> Iterator[Rung]
             yield _median(name, what, on, measured)
 
 
-def flame_graph(rung: str, path: str, batch: int, seconds: float, target: Endpoint | None) -> None:
+def flame_graph(
+    rung: str, path: str, batch: int, seconds: float, target: OtlpSettings | None
+) -> None:
     """Samples one rung with py-spy, native frames included, and writes the SVG to ``path``.
 
     Raises UsageError when there is no such rung or no py-spy.
@@ -94,11 +96,12 @@ def to_json(measured: list[Rung], batch: int, host: dict[str, Any]) -> str:
 
 
 def _spec(
-    rung: str, batch: int, seconds: float, sink: str, port: int, target: Endpoint | None
+    rung: str, batch: int, seconds: float, sink: str, port: int, target: OtlpSettings | None
 ) -> dict[str, Any]:
-    url = target.url if rung == "target" and target is not None else sink
-    name = choice.choose("auto") if rung == "target" else rung
-    return {"rung": name, "batch": batch, "seconds": seconds, "port": port, "url": url}
+    spec = {"batch": batch, "seconds": seconds, "port": port}
+    if rung == "target" and target is not None:
+        return {**spec, "rung": target.transport, "url": target.endpoint.url, "target": True}
+    return {**spec, "rung": rung, "url": sink, "target": False}
 
 
 def _command(spec: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ Prints one line of JSON: what it did, the CPU it took, and the instructions wher
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import sys
@@ -22,8 +23,8 @@ from blaster.engine.plan import Plan
 from blaster.measure.instructions import InstructionCounter
 from blaster.payload.columns import Columns
 from blaster.scenario.scenario import Scenario, Stage, Workload
-from blaster.transport import choice
-from blaster.transport.endpoint import resolve
+from blaster.transport.factory import Settings, factory
+from blaster.transport.otlp_settings import OtlpOptions, resolve
 
 SEED = 1
 CONNECT_NS = 400_000_000
@@ -91,14 +92,16 @@ def loopback(batch: int, seconds: float, port: int) -> Measured:
         return _repeat(send, spans, size, seconds)
 
 
-def transport(name: str, batch: int, seconds: float, url: str) -> Measured:
-    """A whole worker with a transport, as in a run of ``--rate max``."""
+def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) -> Measured:
+    """A whole worker with a transport, as in a run of ``--rate max``. ``target``: it sends to the
+    user's own, as the environment says."""
     plan = plan_of(batch, seconds)
     in_flight = 1 if name == "null" else 8
-    settings = choice.Settings(resolve(url, {}), 1, in_flight, timeout_s=10.0)
+    options = OtlpOptions(endpoint=url, transport=name)
+    otlp = resolve(options if target else dataclasses.replace(options, environ={}))
     ledger = Ledger(1, plan.segments)
     ledger.control[START_NS] = time.monotonic_ns() + CONNECT_NS
-    make = choice.factory(name, settings)
+    make = factory(Settings(otlp, 1, in_flight))
     with InstructionCounter() as counter:
         worker.run(plan, 0, ledger, make, timeout_s=10.0, connect_timeout_s=4.0)
     slab = ledger.slabs[0]
@@ -158,7 +161,7 @@ def main(spec: dict[str, Any]) -> Measured:
         return _ALONE[name](batch, seconds)
     if name == "loopback":
         return loopback(batch, seconds, spec["port"])
-    return transport(name, batch, seconds, spec["url"])
+    return transport(name, batch, seconds, spec["url"], target=spec["target"])
 
 
 if __name__ == "__main__":

@@ -1,29 +1,15 @@
-"""Which transport carries the run, and how it is made in a worker."""
+"""Which transport carries the run."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from blaster.errors import UsageError
-from blaster.transport.base import Int64, Transport
-from blaster.transport.endpoint import Endpoint
+from blaster.transport.endpoint import Protocol
+from blaster.transport.tls import Tls
 from blaster.units import quoted
 
 NAMES = ("auto", "wire", "grpc", "null")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What every transport is given. ``connections`` and ``in_flight`` are one worker's;
-    ``timeout_s`` each request's deadline."""
-
-    endpoint: Endpoint
-    connections: int
-    in_flight: int
-    timeout_s: float
-    metadata: tuple[tuple[str, str], ...] = ()
 
 
 def wire_is_built() -> bool:
@@ -31,53 +17,34 @@ def wire_is_built() -> bool:
     return importlib.util.find_spec("blaster._wire") is not None
 
 
-def choose(name: str) -> str:
-    """The transport that ``--transport NAME`` means here. UsageError when there is none."""
+def check(name: str) -> str:
+    """``name``, which ``--transport`` gave. UsageError where there is no such transport."""
     if name not in NAMES:
         raise UsageError(f"--transport {quoted(name)}: must be {', '.join(NAMES)}")
+    return name
+
+
+def protocol(name: str) -> Protocol:
+    """What the peer of this transport must speak."""
+    return "http" if name == "http" else "grpc"
+
+
+def choose(name: str, spoken: Protocol = "grpc", tls: Tls | None = None) -> str:
+    """The transport that ``--transport NAME`` means here, for a peer that speaks so.
+
+    UsageError where it is not built or cannot do that.
+    """
+    check(name)
+    if spoken == "http":
+        raise UsageError("OTLP/HTTP is not supported yet: OTEL_EXPORTER_OTLP_PROTOCOL must be grpc")
     if name == "auto":
-        return "wire" if wire_is_built() else "grpc"
+        name = "wire" if wire_is_built() and tls is None else "grpc"
     if name == "wire" and not wire_is_built():
         raise UsageError(
             "--transport 'wire': blaster._wire is not built; blaster doctor says what to install"
         )
+    if name == "wire" and tls is not None:
+        raise UsageError("--transport 'wire': cannot speak TLS; grpc can")
+    if name == "grpc" and tls is not None and not tls.verify:
+        raise UsageError("--insecure-skip-verify: grpcio always verifies; use --ca-cert")
     return name
-
-
-def factory(name: str, settings: Settings) -> Callable[[Int64, Int64], Transport]:
-    """A function that makes the transport from its ``sent`` and ``stop`` arrays.
-
-    It imports what the transport needs when it is called, after the fork: never in the parent.
-    """
-
-    def make(sent: Int64, stop: Int64) -> Transport:
-        if name == "null":
-            from blaster.transport.null import NullTransport
-
-            return NullTransport(sent=sent, stop=stop)
-        if name == "wire":
-            from blaster.transport.wire import WireTransport
-
-            return WireTransport(
-                host=settings.endpoint.host,
-                port=settings.endpoint.port,
-                connections=settings.connections,
-                in_flight=settings.in_flight,
-                timeout_s=settings.timeout_s,
-                metadata=settings.metadata,
-                sent=sent,
-                stop=stop,
-            )
-        from blaster.transport.grpc import GrpcTransport
-
-        return GrpcTransport(
-            target=settings.endpoint.authority,
-            connections=settings.connections,
-            in_flight=settings.in_flight,
-            timeout_s=settings.timeout_s,
-            metadata=settings.metadata,
-            sent=sent,
-            stop=stop,
-        )
-
-    return make

@@ -1,30 +1,41 @@
 """Endpoint: where the spans go, and how the environment names it.
 
-The precedence and the variables are the OpenTelemetry specification's:
+The precedence, the variables and what becomes of a path are the OpenTelemetry specification's:
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from blaster.errors import UsageError
 from blaster.units import quoted
 
-VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-DEFAULT = "http://localhost:4317"
+TRACES_VARIABLE, VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 GRPC_PORT = 4317
+TRACES_PATH = "/v1/traces"
+
+Protocol = Literal["grpc", "http"]
+
+_DEFAULTS: dict[Protocol, str] = {"grpc": "http://localhost:4317", "http": "http://localhost:4318"}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A host and a port; ``url`` as the user wrote it."""
+    """A host and a port; ``url`` as the user wrote it.
+
+    ``path``: of the requests, for OTLP/HTTP; empty for OTLP/gRPC. ``tls``: whether to encrypt.
+    """
 
     url: str
     host: str
     port: int
+    path: str = ""
+    tls: bool = False
 
     @property
     def authority(self) -> str:
@@ -33,36 +44,65 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
-def resolve(option: str | None, environ: Mapping[str, str]) -> Endpoint:
-    """The endpoint of --endpoint, else of the environment, else the default. UsageError in one
-    line for what is not an http:// URL of host and port."""
+def resolve(
+    option: str | None,
+    environ: Mapping[str, str],
+    protocol: Protocol = "grpc",
+    *,
+    insecure: bool = False,
+) -> Endpoint:
+    """The endpoint of --endpoint, else of the environment, else the default.
+
+    Without a scheme it is https, or http where ``insecure``. On ``http`` the path of the general
+    variable is a base to which /v1/traces is added, and that of the traces' own is used as it is;
+    an option without a path gets /v1/traces. UsageError in one line for what is not a URL of host
+    and port.
+    """
     if option is not None:
-        return _parse("--endpoint", option)
-    for variable in VARIABLES:
-        if environ.get(variable):
-            return _parse(variable, environ[variable])
-    return _parse("the default endpoint", DEFAULT)
+        endpoint = _parse("--endpoint", option, protocol, insecure)
+        return endpoint if endpoint.path != "/" else _with_path(endpoint, TRACES_PATH)
+    if environ.get(TRACES_VARIABLE):
+        return _parse(TRACES_VARIABLE, environ[TRACES_VARIABLE], protocol, insecure)
+    source, url = "the default endpoint", _DEFAULTS[protocol]
+    if environ.get(VARIABLE):
+        source, url = VARIABLE, environ[VARIABLE]
+    endpoint = _parse(source, url, protocol, insecure)
+    if protocol == "grpc":
+        return endpoint
+    return _with_path(endpoint, endpoint.path.rstrip("/") + TRACES_PATH)
 
 
-def _parse(source: str, url: str) -> Endpoint:
-    wanted = f"{source} {quoted(url)}: must be http://HOST:PORT"
-    # host:port alone is what gRPC's own tools take.
-    text = url if "://" in url else f"http://{url}"
+def _with_path(endpoint: Endpoint, path: str) -> Endpoint:
+    return Endpoint(endpoint.url, endpoint.host, endpoint.port, path, endpoint.tls)
+
+
+def _parse(source: str, url: str, protocol: Protocol, insecure: bool) -> Endpoint:
+    text = url if "://" in url else f"{'http' if insecure else 'https'}://{url}"
+    form = "http(s)://HOST:PORT" + ("/PATH" if protocol == "http" else "")
+    wanted = f"{source} {quoted(_without_secrets(url))}: must be {form}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         raise UsageError(f"{wanted}, with a port from 1 to 65535") from None
-    if parts.scheme == "https":
-        raise UsageError(f"{wanted}: TLS is not supported yet")
-    if parts.scheme != "http":
+    if parts.scheme not in ("http", "https"):
         raise UsageError(wanted)
-    if not parts.hostname or any(c.isspace() for c in text):
+    if not parts.hostname or re.search(r"[\s\0-\x1f\x7f]", text):
         raise UsageError(f"{wanted}: the host is missing or malformed")
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(f"{wanted}, without user, query or fragment")
-    if parts.path not in ("", "/"):
+    if protocol == "grpc" and parts.path not in ("", "/"):
         raise UsageError(f"{wanted}, without a path: OTLP/gRPC has none")
+    if not parts.path.isascii():
+        raise UsageError(f"{wanted}, what is not ASCII in its path percent-encoded")
     if port == 0:
         raise UsageError(f"{wanted}, with a port from 1 to 65535")
-    return Endpoint(url, parts.hostname, port or GRPC_PORT)
+    tls = parts.scheme == "https"
+    default = 443 if tls else GRPC_PORT if protocol == "grpc" else 80
+    path = "" if protocol == "grpc" else parts.path or "/"
+    return Endpoint(url, parts.hostname, port or default, path, tls)
+
+
+def _without_secrets(url: str) -> str:
+    """The URL for a message: user, password and query may be secret."""
+    return re.sub(r"\?.*", "?…", re.sub(r"^([a-zA-Z+.-]*://)?[^/?#]*@", r"\1…@", url))

@@ -31,6 +31,7 @@ from blaster.transport.base import (
     Status,
 )
 from blaster.transport.outcomes import OutcomeLog
+from blaster.transport.tls import Tls
 
 _NAP_NS = 50_000_000
 
@@ -57,7 +58,8 @@ class _Request(NamedTuple):
 class GrpcTransport:
     """Sends to ``target`` (host:port) over ``connections`` channels, ``in_flight`` calls at most.
 
-    ``timeout_s`` is each call's deadline; ``metadata`` goes with every call.
+    ``tls``: None sends in the clear. ``timeout_s`` is each call's deadline; ``metadata`` goes with
+    every call.
     """
 
     framing: Literal["bytes", "buffer"] = "bytes"
@@ -66,6 +68,7 @@ class GrpcTransport:
         self,
         *,
         target: str,
+        tls: Tls | None,
         connections: int,
         in_flight: int,
         timeout_s: float,
@@ -74,6 +77,7 @@ class GrpcTransport:
         stop: Int64,
     ) -> None:
         self._target = target
+        self._tls = tls
         self._connections = min(connections, in_flight)
         self._cap = in_flight
         self._timeout_s = timeout_s
@@ -122,11 +126,15 @@ class GrpcTransport:
         self._loop.run_until_complete(self._close())
         self._loop.close()
 
+    def _channel(self) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+        certificate, key = self._tls.pair()
+        credentials = grpc.ssl_channel_credentials(self._tls.roots(), key, certificate)
+        return grpc.aio.secure_channel(self._target, credentials, options=_OPTIONS)
+
     async def _connect(self, timeout_s: float) -> None:
-        self._channels = [
-            grpc.aio.insecure_channel(self._target, options=_OPTIONS)
-            for _ in range(self._connections)
-        ]
+        self._channels = [self._channel() for _ in range(self._connections)]
         stubs = [channel.unary_unary(EXPORT_METHOD, None, None) for channel in self._channels]
         for stub in stubs:
             try:

@@ -1,0 +1,59 @@
+"""How a transport is made in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blaster.transport.base import Int64, Transport
+from blaster.transport.otlp_settings import OtlpSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every transport is given. ``connections`` and ``in_flight`` are one worker's."""
+
+    otlp: OtlpSettings
+    connections: int
+    in_flight: int
+
+
+def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
+    """A function that makes the transport from its ``sent`` and ``stop`` arrays.
+
+    It imports what the transport needs when it is called, after the fork: never in the parent.
+    """
+    otlp = settings.otlp
+
+    def make(sent: Int64, stop: Int64) -> Transport:
+        if otlp.transport == "null":
+            from blaster.transport.null import NullTransport
+
+            return NullTransport(sent=sent, stop=stop)
+        if otlp.transport == "wire":
+            from blaster.transport.wire import WireTransport
+
+            return WireTransport(
+                host=otlp.endpoint.host,
+                port=otlp.endpoint.port,
+                connections=settings.connections,
+                in_flight=settings.in_flight,
+                timeout_s=otlp.timeout_s,
+                metadata=otlp.headers,
+                sent=sent,
+                stop=stop,
+            )
+        from blaster.transport.grpc import GrpcTransport
+
+        return GrpcTransport(
+            target=otlp.endpoint.authority,
+            tls=otlp.tls,
+            connections=settings.connections,
+            in_flight=settings.in_flight,
+            timeout_s=otlp.timeout_s,
+            metadata=otlp.headers,
+            sent=sent,
+            stop=stop,
+        )
+
+    return make
