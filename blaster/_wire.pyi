@@ -73,6 +73,12 @@ class Receiver:
     def take(self) -> tuple[bytes, int]:
         """As Scanner.take: the spans that were kept. Any thread may ask; empty once closed."""
 
+    def scan(self, data: Buffer, /) -> int:
+        """Scans a message that came another way; its spans, or -1 when it is malformed.
+
+        Any thread may ask. Raises ValueError once closed, and when nothing is scanned.
+        """
+
     def freeze(self, seconds: float, /) -> None:
         """Stands still so long, as if the process were stopped. Any thread may ask."""
 

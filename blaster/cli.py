@@ -441,6 +441,7 @@ def capacity(
 def sink(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="OTLP/gRPC; 0: any free port.")] = 4317,
+    http_port: Annotated[int, typer.Option(help="OTLP/HTTP; 0: any free port.")] = 4318,
     api_port: Annotated[int, typer.Option(help="Counts and metrics; 0: any free port.")] = 4319,
     capacity: Annotated[
         int, typer.Option(help="Spans a second that it pretends to manage; 0: all it can.")
@@ -478,6 +479,7 @@ def sink(
         SinkOptions(
             host=host,
             grpc_port=grpc_port,
+            http_port=http_port,
             api_port=api_port,
             json=json,
             remember=remember,

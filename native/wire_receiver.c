@@ -61,9 +61,9 @@ struct receiver {
     int64_t last_tick, last_hurry;
     struct scan_counts unread; /* requests and bytes, when nothing is scanned */
     struct receiver_counts counts;
-    bool uncounted; /* something happened since the counts were published */
-    pthread_mutex_t mutex;
-    struct receiver_counts published; /* guarded by the mutex */
+    bool uncounted;        /* something happened since the counts were published */
+    pthread_mutex_t mutex; /* guards the scanner and: */
+    struct receiver_counts published;
     uint8_t *buffer;
 };
 
@@ -85,7 +85,9 @@ static struct grpc_answer deliver(void *context, const uint8_t *message, size_t 
     /* An empty message asks for nothing: a client's first look whether anybody is there. */
     if (length > 0 && !capacity_admits(&receiver->capacity, now))
         return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "over capacity", 0};
+    pthread_mutex_lock(&receiver->mutex);
     int64_t spans = scanner_request(receiver->scanner, message, length);
+    pthread_mutex_unlock(&receiver->mutex);
     if (spans >= 0)
         return (struct grpc_answer){GRPC_OK, NULL, capacity_take(&receiver->capacity, now, spans)};
     if (spans == SCAN_NO_MEMORY)
@@ -98,6 +100,7 @@ static struct grpc_answer deliver(void *context, const uint8_t *message, size_t 
  * it counted. */
 static void publish(struct receiver *receiver) {
     struct receiver_counts *counts = &receiver->counts;
+    pthread_mutex_lock(&receiver->mutex);
     if (receiver->scanner != NULL) {
         scanner_counts(receiver->scanner, &counts->scan);
         counts->sampling = scanner_sampling(receiver->scanner);
@@ -108,7 +111,6 @@ static void publish(struct receiver *receiver) {
     counts->breaches = receiver->shared.breaches;
     counts->refused = receiver->shared.refused;
     counts->buffered = receiver->shared.pool.committed;
-    pthread_mutex_lock(&receiver->mutex);
     receiver->published = *counts;
     pthread_mutex_unlock(&receiver->mutex);
     receiver->uncounted = false;
@@ -511,6 +513,17 @@ size_t receiver_take(struct receiver *receiver, struct scan_violation *out, size
                      uint64_t *missed) {
     *missed = 0;
     return receiver->scanner != NULL ? scanner_take(receiver->scanner, out, most, missed) : 0;
+}
+
+int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length) {
+    if (receiver->scanner == NULL)
+        return SCAN_MALFORMED;
+    pthread_mutex_lock(&receiver->mutex);
+    int64_t spans = scanner_request(receiver->scanner, message, length);
+    scanner_counts(receiver->scanner, &receiver->published.scan);
+    receiver->published.sampling = scanner_sampling(receiver->scanner);
+    pthread_mutex_unlock(&receiver->mutex);
+    return spans;
 }
 
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts) {

@@ -52,6 +52,10 @@ int receiver_run(struct receiver *receiver, const int64_t *stop);
  * ask for it. */
 void receiver_freeze(struct receiver *receiver, int64_t duration);
 
+/* Scans a message that came another way, as scanner_request does; it is in the counts when this
+ * returns. Any thread may ask. SCAN_MALFORMED when the receiver does not scan. */
+int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length);
+
 /* What was counted so far, consistent in itself. Everything that was answered is in it. */
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);
 

@@ -9,6 +9,8 @@ typedef struct {
     PyObject_HEAD struct receiver *kernel; /* NULL once closed */
     struct receiver_counts last;           /* what was counted when it was closed */
     int running;
+    int scanning; /* calls of scan() under way */
+    int scans;
     unsigned short port;
 } Receiver;
 
@@ -100,6 +102,7 @@ static PyObject *receiver_new(PyTypeObject *type, PyObject *args, PyObject *kwar
         return os_error(-error);
     }
     self->port = receiver_port(self->kernel);
+    self->scans = scan != 0;
     return (PyObject *)self;
 }
 
@@ -120,9 +123,10 @@ static void receiver_dealloc(Receiver *self) {
 }
 
 static int idle(const Receiver *self) {
-    if (!self->running)
+    if (!self->running && self->scanning == 0)
         return 1;
-    PyErr_SetString(PyExc_RuntimeError, "the receiver is running");
+    PyErr_SetString(PyExc_RuntimeError,
+                    self->running ? "the receiver is running" : "the receiver is scanning");
     return 0;
 }
 
@@ -209,6 +213,25 @@ static PyObject *receiver_type_take(Receiver *self, PyObject *Py_UNUSED(ignored)
     return result;
 }
 
+static PyObject *receiver_type_scan(Receiver *self, PyObject *data) {
+    Py_buffer view;
+    int64_t spans;
+    if (self->kernel == NULL || !self->scans)
+        return PyErr_Format(PyExc_ValueError,
+                            self->kernel == NULL ? "the receiver is closed" : "nothing is scanned");
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    self->scanning++; /* nobody may close it meanwhile */
+    Py_BEGIN_ALLOW_THREADS;
+    spans = receiver_scan(self->kernel, view.buf, (size_t)view.len);
+    Py_END_ALLOW_THREADS;
+    self->scanning--;
+    PyBuffer_Release(&view);
+    if (spans == SCAN_NO_MEMORY)
+        return PyErr_NoMemory();
+    return PyLong_FromLongLong(spans);
+}
+
 static PyObject *receiver_type_freeze(Receiver *self, PyObject *argument) {
     double seconds = PyFloat_AsDouble(argument);
     if (seconds == -1 && PyErr_Occurred())
@@ -243,6 +266,9 @@ static PyMethodDef receiver_methods[] = {
      "traffic()\n--\n\nConnections open, accepted, turned_away and ended for their breaches; "
      "calls\n"
      "refused with an error; bytes buffered for messages."},
+    {"scan", (PyCFunction)receiver_type_scan, METH_O,
+     "scan(data)\n--\n\nScans a message that came another way; its spans, or -1 when it is "
+     "malformed.\nAny thread may ask."},
     {"freeze", (PyCFunction)receiver_type_freeze, METH_O,
      "freeze(seconds)\n--\n\nStands still so long, as if the process were stopped. Any thread may "
      "ask."},

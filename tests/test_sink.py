@@ -252,7 +252,7 @@ def test_it_dies_with_its_parent(number: signal.Signals) -> None:
 
 
 def test_the_end_of_its_standard_input_ends_it() -> None:
-    command = [*SINK, "--grpc-port", "0", "--api-port", "0", "--parent-pipe"]
+    command = [*SINK, "--grpc-port", "0", "--http-port", "0", "--api-port", "0", "--parent-pipe"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -263,23 +263,23 @@ def test_the_end_of_its_standard_input_ends_it() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_on_its_own_it_ends_on_a_signal(number: signal.Signals) -> None:
-    command = [*SINK, "--grpc-port", "0", "--api-port", "0", "--json"]
+    command = [*SINK, "--grpc-port", "0", "--http-port", "0", "--api-port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         ready = json.loads(process.stdout.readline())
-        assert set(ready) == {"grpc_port", "api_port", "pid"}
+        assert set(ready) == {"grpc_port", "http_port", "api_port", "pid"}
         assert ready["pid"] == process.pid
         process.send_signal(number)
         assert process.wait(5) == 0
         assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("option", ["--grpc-port", "--api-port"])
+@pytest.mark.parametrize("option", ["--grpc-port", "--http-port", "--api-port"])
 def test_a_port_in_use_is_said_in_one_line(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ports = {"--grpc-port": "0", "--api-port": "0", option: str(port)}
+        ports = {"--grpc-port": "0", "--http-port": "0", "--api-port": "0", option: str(port)}
         command = [*SINK, *(word for pair in ports.items() for word in pair)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == UsageError.exit_status == 2
@@ -294,6 +294,7 @@ def test_a_port_in_use_is_said_in_one_line(option: str) -> None:
     ("options", "name"),
     [
         (SinkOptions(grpc_port=70000), "--grpc-port 70000: must be 0 to 65535"),
+        (SinkOptions(http_port=70000), "--http-port 70000: must be 0 to 65535"),
         (SinkOptions(api_port=-1), "--api-port -1: must be 0 to 65535"),
         (SinkOptions(remember=0), "--remember 0: must be 1 to"),
         (SinkOptions(capacity=-1), "--capacity -1: must be 0 to"),

@@ -46,7 +46,7 @@ NO_LIMIT = Capacity()
 
 
 class Gate:
-    """Takes calls or refuses them by a Capacity; for threads that may wait."""
+    """Takes calls or refuses them by a Capacity. Any thread may use it."""
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
@@ -71,8 +71,8 @@ class Gate:
         with self._lock:
             return self._busy_until - time.monotonic() < capacity.patience_s
 
-    def serve(self, spans: int) -> None:
-        """Takes a call of so many spans and waits until it is to be answered."""
+    def take(self, spans: int) -> float:
+        """Takes a call of so many spans; in how many seconds it is to be answered."""
         capacity, now = self._capacity, time.monotonic()
         until = now
         if capacity.spans_per_s:
@@ -80,4 +80,4 @@ class Gate:
                 self._busy_until = max(self._busy_until, now) + spans / capacity.spans_per_s
                 if capacity.queue:
                     until = self._busy_until
-        time.sleep(max(0.0, until + capacity.service_time_s - now))
+        return max(0.0, until + capacity.service_time_s - now)

@@ -24,14 +24,16 @@ MOST_ANSWER_BYTES = 1 << 16
 class EmbeddedSink:
     """Starts the sink on free loopback ports; a context manager.
 
-    ``endpoint`` is where to send (http://127.0.0.1:PORT), ``pid`` the process to watch,
-    ``api_port`` where its API listens. Start it from the main thread: on Linux it dies with the
-    thread that started it. Raises BlasterError when it does not start.
+    ``endpoint`` and ``http_endpoint`` are where to send OTLP/gRPC and OTLP/HTTP
+    (http://127.0.0.1:PORT), ``pid`` is the process to watch, ``api_port`` where its API listens.
+    Start it from the main thread: on Linux it dies with the thread that started it. Raises
+    BlasterError when it does not start.
     """
 
     def __init__(self, *arguments: str) -> None:
         """``arguments``: further options of ``blaster sink``."""
-        command = [sys.executable, "-m", "blaster.sink", "--grpc-port", "0", "--api-port", "0"]
+        ports = ["--grpc-port", "0", "--http-port", "0", "--api-port", "0"]
+        command = [sys.executable, "-m", "blaster.sink", *ports]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             [*command, "--json", "--parent-pipe", *arguments],
@@ -43,6 +45,7 @@ class EmbeddedSink:
         try:
             ready = json.loads(self._first_line())
             self.endpoint = f"http://127.0.0.1:{ready['grpc_port']}"
+            self.http_endpoint = f"http://127.0.0.1:{ready['http_port']}"
             self.api_port = int(ready["api_port"])
         except BaseException:
             self.close()

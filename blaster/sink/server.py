@@ -1,4 +1,4 @@
-"""The sink's process: a receiver, the API beside it, and when to end."""
+"""The sink's process: a receiver for each protocol, the API beside them, and when to end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from blaster.sink.api import ApiServer
 from blaster.sink.betrace import QUIRKS, Betrace, check_quirks
 from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
 from blaster.sink.counts import SinkCounts
+from blaster.sink.http_receiver import HttpReceiver
 from blaster.units import parse_duration, quoted
 
 if TYPE_CHECKING:
@@ -40,13 +41,15 @@ class SinkOptions:
     input, and never outlive the parent. ``remember``: how many IDs are remembered to find
     duplicates exactly. ``capacity``: the spans a second that it pretends to manage, 0 for no limit;
     ``overload``: what it does beyond, refuse or queue; ``service_time``: a duration that each
-    answer takes besides. ``receiver``: wire (native), grpc (grpcio), or auto, which is wire where
-    it was built. ``betrace``: peculiarities of the stand-in for BeTrace; ``violations_endpoint``:
-    where it exports each violation as a span, over OTLP/gRPC.
+    answer takes besides; each protocol pretends for itself. ``receiver``: of OTLP/gRPC, wire
+    (native), grpc (grpcio), or auto, which is wire where it was built. ``betrace``: peculiarities
+    of the stand-in for BeTrace; ``violations_endpoint``: where it exports each violation as a span,
+    over OTLP/gRPC.
     """
 
     host: str = "127.0.0.1"
     grpc_port: int = 4317
+    http_port: int = 4318
     api_port: int = 4319
     json: bool = False
     parent_pipe: bool = False
@@ -63,6 +66,7 @@ class SinkOptions:
         """Raises UsageError, naming the option, when a value is out of its range."""
         for name, value, least, most in (
             ("grpc-port", self.grpc_port, 0, 65535),
+            ("http-port", self.http_port, 0, 65535),
             ("api-port", self.api_port, 0, 65535),
             ("remember", self.remember, 1, 1 << 32),
             ("capacity", self.capacity, 0, MOST_SPANS_PER_S),
@@ -104,6 +108,9 @@ class Receiver(Protocol):
     def take(self) -> tuple[bytes, int]:
         """Takes the spans that were kept; see sink.kept."""
 
+    def scan(self, data: bytes) -> int:
+        """Scans a message that came another way; its spans, or -1 when it is malformed."""
+
     def counts(self) -> SinkCounts:
         """What was counted so far."""
 
@@ -121,22 +128,33 @@ def serve(options: SinkOptions) -> None:
         _die_with_parent()
     with _signals(ignore_sigint=options.parent_pipe) as stop:
         receiver = _receiver(options)
+        http = HttpReceiver(
+            *(options.host, options.http_port, receiver.scan, options.max_message_bytes),
+            options.pretended(),
+        )
+
+        def freeze(seconds: float) -> None:
+            receiver.freeze(seconds)
+            http.freeze(seconds)
+
         grpc_port = receiver.start()
         exporter = _exporter(options)
         betrace = Betrace(
             [receiver], receiver.counts, options.betrace, exporter.add if exporter else None
         )
-        api = ApiServer(options.host, options.api_port, betrace, receiver.freeze)
-        thawed = signal.signal(signal.SIGUSR1, lambda *_: receiver.freeze(FREEZE_S))
+        api = ApiServer(options.host, options.api_port, betrace, freeze)
+        thawed = signal.signal(signal.SIGUSR1, lambda *_: freeze(FREEZE_S))
         try:
+            http_port = http.start()
             api_port = api.start()
             betrace.start()
-            _say_ready(options, grpc_port, api_port)
+            _say_ready(options, grpc_port, http_port, api_port)
             _wait(stop, options.parent_pipe)
         finally:
             signal.signal(signal.SIGUSR1, thawed)
             api.stop()
             betrace.stop()
+            http.stop()  # before the receiver that counts for it
             receiver.stop()
             if exporter is not None:
                 exporter.close()
@@ -171,14 +189,20 @@ def _receiver(options: SinkOptions) -> Receiver:
     return GrpcReceiver(*arguments)
 
 
-def _say_ready(options: SinkOptions, grpc_port: int, api_port: int) -> None:
+def _say_ready(options: SinkOptions, grpc_port: int, http_port: int, api_port: int) -> None:
     if options.json:
-        ready = {"grpc_port": grpc_port, "api_port": api_port, "pid": os.getpid()}
+        ready = {
+            "grpc_port": grpc_port,
+            "http_port": http_port,
+            "api_port": api_port,
+            "pid": os.getpid(),
+        }
         print(json.dumps(ready), flush=True)
     else:
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(
             f"blaster sink: OTLP/gRPC on {host}:{grpc_port}, "
+            f"OTLP/HTTP on http://{host}:{http_port}/v1/traces, "
             f"counts on http://{host}:{api_port}/v1/counts, pid {os.getpid()}",
             flush=True,
         )
@@ -231,6 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     default = SinkOptions()
     parser.add_argument("--host", default=default.host)
     parser.add_argument("--grpc-port", type=int, default=default.grpc_port)
+    parser.add_argument("--http-port", type=int, default=default.http_port)
     parser.add_argument("--api-port", type=int, default=default.api_port)
     parser.add_argument("--remember", type=int, default=default.remember)
     parser.add_argument("--capacity", type=int, default=default.capacity)

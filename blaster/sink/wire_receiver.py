@@ -72,6 +72,11 @@ class WireReceiver:
         if not self._thread.is_alive():
             self._receiver.close()
 
+    def scan(self, data: bytes) -> int:
+        """Scans a message that came another way; its spans, or -1 when it is malformed."""
+        assert self._receiver is not None, "start() comes first"
+        return self._receiver.scan(data)
+
     def freeze(self, seconds: float) -> None:
         """Answers nobody for so long."""
         assert self._receiver is not None, "start() comes first"
