@@ -1,9 +1,11 @@
 """Fixtures and settings that all tests share."""
 
+import fcntl
 import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +21,27 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _turn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Tests run side by side, save those marked `quiet`, which measure: no other runs meanwhile.
+
+    Readers and a writer on one lock. Whoever waits for it holds the door, so that a stream of
+    readers does not keep the writer out.
+    """
+    # With pytest-xdist each process has a folder of its own below that of the whole run.
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    quiet = request.node.get_closest_marker("quiet") is not None
+    with open(shared / "turn.lock", "w") as turn:
+        with open(shared / "door.lock", "w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(turn, fcntl.LOCK_EX if quiet else fcntl.LOCK_SH)
+        yield
 
 
 def _cannot(reason: str) -> NoReturn:

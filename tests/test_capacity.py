@@ -168,6 +168,7 @@ def search(folder: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.quiet
 @pytest.mark.skipif(not wire_is_built(), reason="the native sink was not built")
 @pytest.mark.parametrize(("rate", "overload"), [(20_000, "refuse"), (50_000, "queue")])
 def test_finds_the_sinks_capacity(tmp_path: Path, rate: int, overload: str) -> None:
@@ -187,6 +188,7 @@ def test_finds_the_sinks_capacity(tmp_path: Path, rate: int, overload: str) -> N
     assert (2.5 < recovery < 5) if overload == "queue" else recovery < 1
 
 
+@pytest.mark.quiet
 @pytest.mark.skipif(not wire_is_built(), reason="the native sink was not built")
 def test_a_sink_faster_than_the_generator(tmp_path: Path) -> None:
     """grpcio's client has no headroom long before the native sink has none, and it says so."""
@@ -198,6 +200,7 @@ def test_a_sink_faster_than_the_generator(tmp_path: Path) -> None:
     assert (found["ndr"], found["pdr"], found["limited_by"]) == (None, None, "generator")
 
 
+@pytest.mark.quiet
 def test_collector_with_a_memory_limiter(tmp_path: Path, collector_binary: Path) -> None:
     """The search ends, and over all trials, those past the ceiling too, the Collector's counters
     are what blaster counted."""

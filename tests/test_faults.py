@@ -205,9 +205,16 @@ def test_interrupted(tmp_path: Path, transport: str, signum: int, rate: str) -> 
 
 def test_interrupted_before_the_start() -> None:
     """A signal while workers connect is status 130 too, without a stack trace."""
-    with serving(Silent) as port:
+    came = threading.Event()
+
+    class Waits(Silent):
+        def handle(self) -> None:
+            came.set()
+            super().handle()
+
+    with serving(Waits) as port:
         process = cli.start("run", "--endpoint", f"http://127.0.0.1:{port}")
-        time.sleep(0.7)
+        assert came.wait(20)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 130

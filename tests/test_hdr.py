@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blaster.measure.hdr import Interval, Sparse, distribution, encode, interval_log
@@ -55,6 +55,7 @@ def test_large_counts_are_encoded() -> None:
     assert decoded.get_count_at_index(5000) == 2**33 + 1
 
 
+@settings(max_examples=25)  # the oracle takes its time
 @given(MICROSECONDS)
 def test_distribution_is_hdrhistograms_text(values: list[int]) -> None:
     """Every line of the distribution says what HdrHistogram says of its percentile, head and foot

@@ -196,6 +196,7 @@ def test_a_lost_machine_loses_little(tmp_path: Path) -> None:
     assert json.loads(out.read_text())["stages"][0]["spans"] == read["spans"]
 
 
+@pytest.mark.quiet
 def test_recovery_after_a_spike(tmp_path: Path) -> None:
     """A spike that the sink takes in its stride is recovered from, and each figure is a check."""
     file = tmp_path / "spike.toml"

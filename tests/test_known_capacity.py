@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from blaster.transport.choice import wire_is_built
 
 RECEIVERS = ["grpc", *(["wire"] if wire_is_built() else [])]
 CAPACITY = 10_000
+
+pytestmark = pytest.mark.quiet
 
 
 def offer(sink: EmbeddedSink, folder: Path, *options: str) -> dict[str, Any]:
@@ -77,6 +80,9 @@ def test_the_triangle_of_coordinated_omission(tmp_path: Path, by: str) -> None:
     flight, and only those show it in the service times."""
 
     def freeze() -> None:
+        while sink.counts().spans == 0:
+            time.sleep(0.01)
+        time.sleep(1)
         if by == "signal":
             os.kill(sink.pid, signal.SIGUSR1)
             return
@@ -86,11 +92,11 @@ def test_the_triangle_of_coordinated_omission(tmp_path: Path, by: str) -> None:
         api.close()
 
     with EmbeddedSink() as sink:
-        timer = threading.Timer(2.2, freeze)
-        timer.start()
+        freezer = threading.Thread(target=freeze)
+        freezer.start()
         options = ("--rate", "10000", "--duration", "4s", "--batch", "50", "--in-flight", "4")
         read = offer(sink, tmp_path, *options)
-        timer.join()
+        freezer.join()
     response, service = read["latency_ms"]["response"], read["latency_ms"]["service"]
     assert read["spans"]["accepted"] == 40_000
     assert response["max"] == pytest.approx(1000, rel=0.05)

@@ -15,6 +15,7 @@ from blaster.sink.process import EmbeddedSink
 from blaster.transport.choice import wire_is_built
 
 pytestmark = [
+    pytest.mark.quiet,
     pytest.mark.skipif(sys.platform != "linux", reason="CPUs are pinned as Linux does it"),
     pytest.mark.skipif(not wire_is_built(), reason="the native client and sink were not built"),
 ]
