@@ -193,7 +193,8 @@ def _calibration_run(
     options: load_test.Options, signals: StopSignals, batch: int, rate: str
 ) -> Results:
     results = load_test.run(
-        replace(options, rate=rate, duration=f"{CALIBRATION_S:g}s", batch=batch), signals
+        replace(options, rate=rate, duration=f"{CALIBRATION_S:g}s", batch=batch, retry="off"),
+        signals,
     )
     signals.on_stop = None  # a signal between two runs ends the calibration
     _check(results)
@@ -270,6 +271,8 @@ class _Trials:
         stages: str | None = None,
     ) -> tuple[Results, Outcomes]:
         options = replace(self._options, rate=rate, duration=duration, stages=stages, batch=batch)
+        # A retry would hide that the target pushed back, and offer it more than was asked for.
+        options = replace(options, retry="off")
         with Recorder() as recorder:
             results = load_test.run(options, self._signals, wrap=recorder.wrap)
             self._signals.on_stop = None  # a signal between two trials ends the search

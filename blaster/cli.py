@@ -199,6 +199,13 @@ def run(
     encoding: Encoding = None,
     compression: Compression = None,
     timeout: Timeout = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            help="off, spec (by OTLP's rules) or ignore-throttle (by them, but not when the target "
+            "asks for it). Default: spec; off at max."
+        ),
+    ] = None,
     header: Headers = None,
     insecure: Insecure = False,
     insecure_skip_verify: SkipVerify = False,
@@ -254,6 +261,7 @@ def run(
         connections=connections,
         in_flight=in_flight,
         batch=batch,
+        retry=retry,
         transport=transport,
         encoding=encoding,
         compression=compression,

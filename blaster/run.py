@@ -29,12 +29,13 @@ from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, WarmUp, parse_warmup
 from blaster.scenario.threshold import Threshold, parse_thresholds
 from blaster.sink.process import EmbeddedSink
-from blaster.transport import otlp_settings
+from blaster.transport import otlp_settings, retry
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
 from blaster.transport.probe import probe
 from blaster.transport.recorded import recorded
+from blaster.transport.retrying import retried
 from blaster.units import format_bytes, parse_bytes, quoted
 from blaster.verdict import thresholds
 from blaster.verdict.verdict import judge
@@ -72,6 +73,7 @@ class Options(OtlpOptions):
     connections: int | None = None
     in_flight: int | None = None
     batch: int | None = None
+    retry: str | None = None
     watch: Sequence[str] = ()
     seed: int | None = None
     arrivals: str | None = None
@@ -109,6 +111,7 @@ def run(
     offered = in_spans(scenario, mix)
     workers = _workers(options, offered, transport)
     connections, in_flight = _flight(options, offered, workers)
+    retry_mode = _retry(options, scenario)
     plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
     _check_batch(plan)
     watches = [parse_watch(text) for text in options.watch]
@@ -126,7 +129,13 @@ def run(
         elif sink is not None:
             target = Sampler([parse_watch(str(sink.pid))])
         settings = Settings(otlp, -(-connections // workers), -(-in_flight // workers))
-        make = factory(settings)
+        make = retried(
+            factory(settings),
+            retry_mode,
+            in_flight=settings.in_flight,
+            timeout_s=otlp.timeout_s,
+            seed=seed,
+        )
         configuration = Configuration(
             endpoint=otlp.endpoint.url,
             transport=transport,
@@ -148,6 +157,7 @@ def run(
             arrivals=scenario.arrivals,
             burst=scenario.burst,
             warmup=str(scenario.warmup),
+            retry=retry_mode,
         )
         if on_plan is not None:
             on_plan(plan)
@@ -365,6 +375,14 @@ def _flight(options: Options, scenario: Scenario, workers: int) -> tuple[int, in
     default = PACED_IN_FLIGHT if scenario.peak_rate is not None else CLOSED_IN_FLIGHT * workers
     in_flight = max(options.in_flight or default, workers)
     return max(options.connections or workers, workers), in_flight
+
+
+def _retry(options: Options, scenario: Scenario) -> str:
+    """What was asked for; else a paced run is a model client, and a closed loop shows the target's
+    answers as they are."""
+    if options.retry is not None:
+        return retry.check(options.retry)
+    return retry.OFF if scenario.peak_rate is None else retry.SPEC
 
 
 def _check_range(option: str, value: int | None, most: int, where: str = "") -> None:

@@ -247,12 +247,14 @@ int64_t wire_retry_delay(const uint8_t *status, size_t length) {
                 info_length = part.length;
             }
         }
-        if (!named || info == NULL)
+        if (!named)
             continue;
         const uint8_t *field = info;
-        while (next_field(&field, info + info_length, &part) == 1)
+        int more = 0;
+        while (info_length > 0 && (more = next_field(&field, info + info_length, &part)) == 1)
             if (part.type == 2 && part.number == 1) /* RetryInfo.retry_delay = 1 */
                 return duration(part.bytes, part.bytes + part.length);
+        return more; /* without a delay it is 0 */
     }
     return -1;
 }

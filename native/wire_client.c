@@ -59,8 +59,6 @@ struct wire_client {
 
     struct wire_outcome *outcomes;
     size_t outcome_count, outcome_room;
-    struct wire_delay *delays;
-    size_t delay_count, delay_room;
     char *messages[WIRE_STATUS_COUNT];
     size_t message_lengths[WIRE_STATUS_COUNT];
 };
@@ -112,25 +110,10 @@ static void remember_message(struct wire_client *client, int status, const char 
     client->message_lengths[status] = length;
 }
 
-static void remember_delay(struct wire_client *client, int64_t delay) {
-    if (client->delay_count == client->delay_room) {
-        size_t room = client->delay_room ? 2 * client->delay_room : 64;
-        struct wire_delay *grown = realloc(client->delays, room * sizeof *grown);
-        if (grown == NULL)
-            return;
-        client->delays = grown;
-        client->delay_room = room;
-    }
-    client->delays[client->delay_count++] =
-        (struct wire_delay){(int64_t)client->outcome_count, delay};
-}
-
 /* The one place where a request ends. The stream has no connection any more and does not wait. */
 static void finish(struct wire_client *client, struct wire_stream *stream,
                    const struct wire_end *end) {
     remember_message(client, end->status, end->message, end->message_length);
-    if (end->retry_delay >= 0)
-        remember_delay(client, end->retry_delay);
     client->outcomes[client->outcome_count++] = (struct wire_outcome){
         .scheduled = stream->scheduled,
         .sent = stream->sent,
@@ -139,6 +122,8 @@ static void finish(struct wire_client *client, struct wire_stream *stream,
         .bytes = stream->length,
         .rejected = end->rejected,
         .status = end->status,
+        .number = stream->number,
+        .delay = end->retry_delay,
     };
     if (stream->older != NULL)
         stream->older->newer = stream->newer;
@@ -287,6 +272,7 @@ static struct wire_stream *offer(struct wire_client *client, const struct wire_b
     stream->left = false;
     stream->scheduled = batches->scheduled[i];
     stream->spans = batches->spans[i];
+    stream->number = batches->first + i;
     stream->sent = client->now;
     stream->deadline = client->now + client->timeout;
 
@@ -300,7 +286,7 @@ static struct wire_stream *offer(struct wire_client *client, const struct wire_b
     client->in_flight++;
 
     const int64_t raise[] = {1, stream->spans, stream->length};
-    for (size_t k = 0; k < 3; k++)
+    for (size_t k = 0; k < 3 && !batches->again; k++)
         __atomic_store_n(&client->sent[k], client->sent[k] + raise[k], __ATOMIC_RELEASE);
     return stream;
 }
@@ -679,7 +665,6 @@ void wire_client_free(struct wire_client *client) {
     free(client->polls);
     free(client->streams);
     free(client->outcomes);
-    free(client->delays);
     free(client);
 }
 
@@ -873,15 +858,7 @@ const struct wire_outcome *wire_client_outcomes(const struct wire_client *client
     return client->outcomes;
 }
 
-const struct wire_delay *wire_client_delays(const struct wire_client *client, size_t *count) {
-    *count = client->delay_count;
-    return client->delays;
-}
-
-void wire_client_clear(struct wire_client *client) {
-    client->outcome_count = 0;
-    client->delay_count = 0;
-}
+void wire_client_clear(struct wire_client *client) { client->outcome_count = 0; }
 
 const char *wire_client_message(const struct wire_client *client, int status, size_t *length) {
     *length = client->message_lengths[status];

@@ -32,21 +32,19 @@ struct wire_client_options {
     const int64_t *stop; /* not 0: return soon */
 };
 
-/* One request's end; the times are CLOCK_MONOTONIC nanoseconds. */
+/* One request's end; the times are CLOCK_MONOTONIC nanoseconds. `delay`: what the peer asked for
+ * with RetryInfo, or -1. */
 struct wire_outcome {
-    int64_t scheduled, sent, done, spans, bytes, rejected, status;
+    int64_t scheduled, sent, done, spans, bytes, rejected, status, number, delay;
 };
 
-/* The delay that a peer asked for with RetryInfo, of the outcome with this index. */
-struct wire_delay {
-    int64_t outcome, delay;
-};
-
-/* Requests to send: offsets (count + 1) cut the bytes. */
+/* Requests to send: offsets (count + 1) cut the bytes; the first one's number is `first`. `again`:
+ * they are in the accounts of what was sent already. */
 struct wire_batches {
     const uint8_t *bytes;
     const int64_t *offsets, *scheduled, *spans;
-    int64_t count;
+    int64_t count, first;
+    bool again;
 };
 
 struct wire_client;
@@ -82,9 +80,8 @@ void wire_client_close(struct wire_client *client);
 
 int64_t wire_client_in_flight(const struct wire_client *client);
 
-/* The outcomes and delays since the last wire_client_clear. */
+/* The outcomes since the last wire_client_clear. */
 const struct wire_outcome *wire_client_outcomes(const struct wire_client *client, size_t *count);
-const struct wire_delay *wire_client_delays(const struct wire_client *client, size_t *count);
 void wire_client_clear(struct wire_client *client);
 
 /* The first message that came with the status; NULL when there was none. */

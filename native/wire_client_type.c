@@ -111,10 +111,11 @@ static int free_chunk(ClientObject *self, int64_t until) {
 static PyObject *client_send(ClientObject *self, PyObject *args) {
     PyObject *buffer, *offsets_object, *scheduled_object, *spans_object, *result = NULL;
     Py_buffer offsets = {0}, scheduled = {0}, spans = {0}, view = {0};
-    long long until;
+    long long until, first;
+    int again;
     int64_t offered = 0;
-    if (!PyArg_ParseTuple(args, "OOOOL:send", &buffer, &offsets_object, &scheduled_object,
-                          &spans_object, &until))
+    if (!PyArg_ParseTuple(args, "OOOOLLp:send", &buffer, &offsets_object, &scheduled_object,
+                          &spans_object, &until, &first, &again))
         return NULL;
     if (enter(self) < 0)
         return NULL;
@@ -128,7 +129,8 @@ static PyObject *client_send(ClientObject *self, PyObject *args) {
         goto done;
     int place = free_chunk(self, until);
     if (place >= 0) {
-        struct wire_batches batches = {view.buf, offsets.buf, scheduled.buf, spans.buf, count};
+        struct wire_batches batches = {view.buf, offsets.buf, scheduled.buf, spans.buf,
+                                       count,    first,       again != 0};
         self->views[place] = view;
         self->used[place] = true;
         view.obj = NULL;
@@ -188,32 +190,15 @@ static int idle(const ClientObject *self) {
 }
 
 static PyObject *client_take(ClientObject *self, PyObject *Py_UNUSED(ignored)) {
-    size_t count, delay_count;
+    size_t count;
     if (idle(self) < 0)
         return NULL;
     const struct wire_outcome *outcomes = wire_client_outcomes(self->client, &count);
-    const struct wire_delay *delays = wire_client_delays(self->client, &delay_count);
     PyObject *bytes =
         PyBytes_FromStringAndSize((const char *)outcomes, (Py_ssize_t)(count * sizeof *outcomes));
-    PyObject *map = PyDict_New(), *result = NULL;
-    if (bytes == NULL || map == NULL)
-        goto done;
-    for (size_t i = 0; i < delay_count; i++) {
-        PyObject *key = PyLong_FromLongLong(delays[i].outcome);
-        PyObject *value = PyLong_FromLongLong(delays[i].delay);
-        int failed = key == NULL || value == NULL || PyDict_SetItem(map, key, value) < 0;
-        Py_XDECREF(key);
-        Py_XDECREF(value);
-        if (failed)
-            goto done;
-    }
-    result = PyTuple_Pack(2, bytes, map);
-    if (result != NULL)
+    if (bytes != NULL)
         wire_client_clear(self->client);
-done:
-    Py_XDECREF(bytes);
-    Py_XDECREF(map);
-    return result;
+    return bytes;
 }
 
 static PyObject *client_messages(ClientObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -366,13 +351,13 @@ static PyMethodDef client_methods[] = {
     {"connect", (PyCFunction)client_connect, METH_O,
      "connect(until) -> None, or what the peer seems to be."},
     {"send", (PyCFunction)client_send, METH_VARARGS,
-     "send(buffer, offsets, scheduled, spans, until) -> how many were offered."},
+     "send(buffer, offsets, scheduled, spans, until, first, again) -> how many were offered."},
     {"wait", (PyCFunction)client_wait, METH_O, "wait(until): handles answers."},
     {"drain", (PyCFunction)client_drain, METH_O,
      "drain(until): handles answers until all requests have ended; abandons the rest."},
     {"close", (PyCFunction)client_close, METH_NOARGS, "close(): abandons what is in flight."},
     {"take", (PyCFunction)client_take, METH_NOARGS,
-     "take() -> (outcomes as bytes, {index: retry delay in ns}) since the last call."},
+     "take() -> the outcomes since the last call, as bytes."},
     {"messages", (PyCFunction)client_messages, METH_NOARGS,
      "messages() -> {status: the first message that came with it}."},
     {"in_flight", (PyCFunction)client_in_flight, METH_NOARGS,

@@ -82,7 +82,7 @@ struct wire_stream {
 
     bool hello; /* the empty request that greets a peer; not in the accounts */
     bool left;  /* a byte of it may have left, now or on an earlier connection */
-    int64_t scheduled, sent, deadline, spans;
+    int64_t scheduled, sent, deadline, spans, number;
 
     int http_status; /* 0: no response yet */
     int content;

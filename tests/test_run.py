@@ -164,18 +164,21 @@ def test_collector_counts_the_same(tmp_path: Path, collector_binary: Path, trans
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_collector_that_refuses(tmp_path: Path, collector_binary: Path, transport: str) -> None:
-    """What a Collector at its memory limit refuses is failed, to the span, and it is the limit."""
+    """What a Collector at its memory limit refuses is failed, to the span, each retry of it was
+    refused too, and it is the limit."""
     out = tmp_path / "r.json"
     with peers.collector(collector_binary, memory_limit_mib=1) as target:
         ran = cli.blaster(
             *("run", "--endpoint", target.endpoint, "--rate", "1000", "--duration", "1s"),
-            *("--transport", transport, "--quiet", "--json", str(out)),
+            *("--transport", transport, "--timeout", "2s", "--quiet", "--json", str(out)),
         )
         assert ran.returncode == 1
         read = cli.results(out)
-        refused = target.wait_for("otelcol_receiver_refused_spans", read["spans"]["failed"])
+        tried = read["spans"]["failed"] + read["requests"]["retried_spans"]
+        refused = target.wait_for("otelcol_receiver_refused_spans", tried)
     assert read["spans"]["failed"] == 1000
-    assert refused["otelcol_receiver_refused_spans"] == 1000
+    assert read["requests"]["retried_spans"] >= 1000
+    assert refused["otelcol_receiver_refused_spans"] == tried
     assert read["verdict"]["limited_by"] == "target"
 
 

@@ -45,7 +45,6 @@ class Run:
         self.sent = np.zeros(3, np.int64)
         self.stop = np.zeros(1, np.int64)
         self.found: list[Any] = []
-        self.delays: dict[int, int] = {}
         defaults = {"connections": 1, "in_flight": 8, "timeout_s": 0.5, "metadata": []}
         self.transport = wire.WireTransport(
             host=options.pop("host", "127.0.0.1"),
@@ -69,7 +68,6 @@ class Run:
     def outcomes(self) -> Any:
         """All outcomes so far, in one array."""
         taken = self.transport.outcomes()
-        self.delays |= self.transport.retry_delays()
         self.found.append(taken)
         return np.concatenate(self.found)
 
@@ -152,8 +150,10 @@ def test_percent_decoding() -> None:
 
 def test_retry_info() -> None:
     """RetryInfo's delay is given for the outcome that came with it."""
-    run, _ = outcome_of("retry info")
-    assert run.delays == dict.fromkeys(range(3), hostile.RETRY_DELAY_NS)
+    _, outcomes = outcome_of("retry info")
+    assert outcomes["delay"].tolist() == [hostile.RETRY_DELAY_NS] * 3
+    _, outcomes = outcome_of("trailers only")
+    assert set(outcomes["delay"].tolist()) == {-1}
 
 
 def test_reset_code_in_the_message() -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from blaster.engine.segments import Segments
 from blaster.measure.histogram import SIZE, Histogram
+from blaster.transport import base
 from blaster.transport.base import FIRST_NOT_PROCESSED, FIRST_UNANSWERED, STATUS_COUNT, Status
 
 Int64 = npt.NDArray[np.int64]
@@ -29,9 +30,6 @@ STARTING, READY, RUNNING, DONE, FAILED = range(5)
 
 (
     STATE,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    SENT_BYTES,
     SCHEDULED_SPANS,
     ACCEPTED,
     REJECTED,
@@ -39,14 +37,20 @@ STARTING, READY, RUNNING, DONE, FAILED = range(5)
     UNKNOWN,
     DONE_REQUESTS,
     OK_REQUESTS,
-    RETRIED,
     LAST_SENT_NS,
     CPU_BEGIN_NS,
     CPU_NS,
-    _FIELDS,
-) = range(16)
+    _SENT,
+) = range(12)
 
-_STATUSES = slice(_FIELDS, _FIELDS + STATUS_COUNT)
+SENT_REQUESTS = _SENT + base.SENT_REQUESTS
+SENT_SPANS = _SENT + base.SENT_SPANS
+SENT_BYTES = _SENT + base.SENT_BYTES
+RETRIED = _SENT + base.RETRIED
+RETRIED_SPANS = _SENT + base.RETRIED_SPANS
+POSSIBLE_DUPLICATES = _SENT + base.POSSIBLE_DUPLICATES
+
+_STATUSES = slice(_SENT + base.RAISED, _SENT + base.RAISED + STATUS_COUNT)
 
 SEG_REQUESTS, SEG_SENT, SEG_ACCEPTED, SEG_REJECTED, SEG_FAILED, SEG_UNKNOWN, _SEG_FIELDS = range(7)
 """The counts of a segment: requests that have ended, and their spans."""
@@ -82,8 +86,13 @@ class Slab:
 
     @property
     def sent(self) -> Int64:
-        """What a Transport raises: requests, spans, bytes."""
-        return self.words[SENT_REQUESTS : SENT_BYTES + 1]
+        """What a Transport raises (int64, base.RAISED)."""
+        return self.words[_SENT : _SENT + base.RAISED]
+
+    @property
+    def retried_statuses(self) -> Int64:
+        """Requests sent again, by the Status of the try before (int64, STATUS_COUNT)."""
+        return self.sent[base.RETRIED_STATUSES]
 
     @property
     def statuses(self) -> Int64:
@@ -229,6 +238,11 @@ class Ledger:
     def statuses(self) -> Int64:
         """Requests by Status over all workers."""
         total: Int64 = np.sum([slab.statuses for slab in self.slabs], axis=0)
+        return total
+
+    def retried_statuses(self) -> Int64:
+        """Requests sent again, by the Status of the try before, over all workers."""
+        total: Int64 = np.sum([slab.retried_statuses for slab in self.slabs], axis=0)
         return total
 
     def in_flight(self) -> int:

@@ -15,8 +15,10 @@ from blaster.engine.ledger import (
     ACCEPTED,
     FAILED_SPANS,
     OK_REQUESTS,
+    POSSIBLE_DUPLICATES,
     REJECTED,
     RETRIED,
+    RETRIED_SPANS,
     SCHEDULED_SPANS,
     SEG_ACCEPTED,
     SEG_FAILED,
@@ -37,7 +39,7 @@ from blaster.measure.histogram import Histogram
 from blaster.measure.schedstat import Share
 from blaster.sink.counts import SinkCounts
 from blaster.sink.rules import RULES
-from blaster.transport.base import Status
+from blaster.transport.base import Int64, Status
 
 
 class Host(msgspec.Struct):
@@ -77,6 +79,7 @@ class Configuration(msgspec.Struct):
     compression: str = "none"
     tls: bool = False
     insecure_skip_verify: bool = False
+    retry: str = "off"
 
 
 class Spans(msgspec.Struct):
@@ -92,11 +95,19 @@ class Spans(msgspec.Struct):
 
 
 class Requests(msgspec.Struct):
-    """Requests, and how they ended."""
+    """Requests, and how they ended, however often they were sent.
+
+    ``retried``: how many times one was sent again, with ``retried_spans`` in all, and
+    ``retried_by_status``: after which answer. ``possible_duplicates``: the spans among them that
+    the target may have received before, as no answer said that it did not.
+    """
 
     sent: int
     ok: int
     retried: int
+    retried_spans: int
+    retried_by_status: dict[str, int]
+    possible_duplicates: int
     by_status: dict[str, int]
 
 
@@ -332,11 +343,10 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
             sent=ledger.total(SENT_REQUESTS),
             ok=ledger.total(OK_REQUESTS),
             retried=ledger.total(RETRIED),
-            by_status={
-                Status(status).name: int(count)
-                for status, count in enumerate(ledger.statuses())
-                if count
-            },
+            retried_spans=ledger.total(RETRIED_SPANS),
+            retried_by_status=_by_status(ledger.retried_statuses()),
+            possible_duplicates=ledger.total(POSSIBLE_DUPLICATES),
+            by_status=_by_status(ledger.statuses()),
         ),
         bytes=Bytes(payload, round(payload / sent, 2) if sent else None),
         rate=_rate(run, warmup, max(run.offered_ns, warmup + 1), measured),
@@ -355,6 +365,10 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
         stages=_stages(run, warmup, configuration),
         series=series,
     )
+
+
+def _by_status(counts: Int64) -> dict[str, int]:
+    return {Status(status).name: int(count) for status, count in enumerate(counts) if count}
 
 
 def _warmed_up(run: Run, found: int | None) -> WarmedUp:

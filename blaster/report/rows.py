@@ -60,6 +60,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Backend memory, peak", _size(rss.peak)),
         ("Backend memory, average", _size(rss.avg)),
         ("Errors", _errors(results)),
+        *_retries(results),
         ("Steady", _steady(results)),
         (
             "Generator",
@@ -114,6 +115,17 @@ def _steady(results: Results) -> str:
     if results.warmup.method == "none":
         return said
     return f"{said}; the first {results.warmup.duration_s:g} s left out ({results.warmup.method})"
+
+
+def _retries(results: Results) -> list[tuple[str, str]]:
+    """What was sent again, if anything was."""
+    requests = results.requests
+    if not requests.retried:
+        return []
+    after = ", ".join(f"{n:,} × {status}" for status, n in requests.retried_by_status.items())
+    twice = f", {requests.possible_duplicates:,} spans possibly twice"
+    said = f"{requests.retried:,} requests sent again, after {after}"
+    return [("Retries", said + (twice if requests.possible_duplicates else ""))]
 
 
 def _errors(results: Results) -> str:

@@ -61,12 +61,28 @@ OUTCOME = np.dtype(
         ("bytes", np.int64),
         ("rejected", np.int64),
         ("status", np.int64),
+        ("number", np.int64),
+        ("delay", np.int64),
     ]
 )
 """One request's end. Times in CLOCK_MONOTONIC nanoseconds; ``rejected`` from partial_success;
-``status`` a :class:`Status`."""
+``status`` a :class:`Status`; ``number`` the batch's, see :class:`Chunk`; ``delay`` the nanoseconds
+after which the peer wants it again (RetryInfo, Retry-After), -1 where it did not say."""
 
-SENT_REQUESTS, SENT_SPANS, SENT_BYTES = range(3)
+(
+    SENT_REQUESTS,
+    SENT_SPANS,
+    SENT_BYTES,
+    RETRIED,
+    RETRIED_SPANS,
+    POSSIBLE_DUPLICATES,
+    _RAISED,
+) = range(7)
+RETRIED_STATUSES = slice(_RAISED, _RAISED + STATUS_COUNT)
+RAISED = RETRIED_STATUSES.stop
+"""What a transport raises as it goes: requests, spans and bytes sent; requests and spans sent
+again, the spans among them that may have been received before, and the requests sent again by the
+Status of the try before."""
 
 
 @dataclass(slots=True)
@@ -75,7 +91,8 @@ class Chunk:
 
     ``offsets`` (n + 1) cut ``buffer`` into batches; a transport with ``framing = "bytes"`` finds
     ``bytes`` objects in ``batches`` instead. ``scheduled`` (n) are CLOCK_MONOTONIC nanoseconds,
-    ascending; ``spans`` (n) the spans in each batch.
+    ascending; ``spans`` (n) the spans in each batch. Batch i has the number ``first`` + i, which
+    its Outcome repeats. ``again``: the batches were sent before and are in ``sent`` already.
     """
 
     scheduled: Int64
@@ -83,9 +100,30 @@ class Chunk:
     offsets: Int64 = field(default_factory=lambda: np.zeros(1, np.int64))
     buffer: memoryview | None = None
     batches: list[bytes] = field(default_factory=list)
+    first: int = 0
+    again: bool = False
 
     def __len__(self) -> int:
         return len(self.scheduled)
+
+    def part(self, begin: int, end: int) -> Chunk:
+        """The batches from ``begin`` up to ``end``, with the numbers and the bytes they have."""
+        return Chunk(
+            self.scheduled[begin:end],
+            self.spans[begin:end],
+            offsets=self.offsets[begin : end + 1],
+            buffer=self.buffer,
+            batches=self.batches[begin:end],
+            first=self.first + begin,
+            again=self.again,
+        )
+
+    def batch(self, index: int) -> bytes:
+        """A copy of the bytes of one batch."""
+        if self.buffer is None:
+            return self.batches[index]
+        begin, end = self.offsets[index : index + 2].tolist()
+        return bytes(self.buffer[begin:end])
 
 
 class Transport(Protocol):
@@ -93,8 +131,8 @@ class Transport(Protocol):
 
     ``sent`` is an int64 array in shared memory (SENT_REQUESTS, SENT_SPANS, SENT_BYTES) that a
     transport raises *before* the first byte of a request can leave, so that what a killed worker
-    sent is known. ``stop`` is an int64 array of one: once it is not 0, ``send`` and ``wait``
-    return within 100 ms.
+    sent is known; not for a chunk that is sent ``again``. ``stop`` is an int64 array of one: once
+    it is not 0, ``send`` and ``wait`` return within 100 ms.
     """
 
     framing: Literal["bytes", "buffer"]

@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import count, repeat
 from typing import Any, Literal, NamedTuple
 
 import grpc
@@ -31,6 +32,7 @@ from blaster.transport.base import (
     Status,
 )
 from blaster.transport.outcomes import OutcomeLog
+from blaster.transport.retry_info import STATUS_DETAILS, retry_delay
 from blaster.transport.tls import Tls
 
 _NAP_NS = 50_000_000
@@ -53,6 +55,8 @@ class _Request(NamedTuple):
     data: bytes
     scheduled: int
     spans: int
+    number: int
+    again: bool
 
 
 class GrpcTransport:
@@ -100,7 +104,14 @@ class GrpcTransport:
 
     def send(self, chunk: Chunk, until: int) -> int:
         self._queue.extend(
-            map(_Request, chunk.batches, chunk.scheduled.tolist(), chunk.spans.tolist())
+            map(
+                _Request,
+                chunk.batches,
+                chunk.scheduled.tolist(),
+                chunk.spans.tolist(),
+                count(chunk.first),
+                repeat(chunk.again),
+            )
         )
         self._loop.run_until_complete(self._offer(until))
         left = len(self._queue)
@@ -209,23 +220,26 @@ class GrpcTransport:
 
     async def _export(self, stub: _Stub, request: _Request) -> None:
         size = len(request.data)
-        self._sent[SENT_REQUESTS] += 1
-        self._sent[SENT_SPANS] += request.spans
-        self._sent[SENT_BYTES] += size
+        if not request.again:
+            self._sent[SENT_REQUESTS] += 1
+            self._sent[SENT_SPANS] += request.spans
+            self._sent[SENT_BYTES] += size
         self._calling += 1
         status, rejected, message = Status.ABANDONED, 0, "no answer when the run ended"
+        delay = -1
         sent = time.monotonic_ns()
         try:
             answer = await stub(request.data, timeout=self._timeout_s, metadata=self._metadata)
             status, rejected, message = _read_answer(answer, request.spans)
         except grpc.aio.AioRpcError as error:
             status, message = _classify(error)
+            delay = _asked_delay(error)
         finally:
             # Also on cancellation: no request goes without an Outcome.
             self._calling -= 1
             done = time.monotonic_ns()
             row = (request.scheduled, sent, done, request.spans, size, rejected, int(status))
-            self._log.add(row, message)
+            self._log.add((*row, request.number, delay), message)
 
 
 def _read_answer(answer: bytes, spans: int) -> tuple[Status, int, str]:
@@ -243,6 +257,15 @@ def _read_answer(answer: bytes, spans: int) -> tuple[Status, int, str]:
             f"the answer rejects {partial.rejected_spans} of {spans} spans",
         )
     return Status.OK, partial.rejected_spans, partial.error_message
+
+
+def _asked_delay(error: grpc.aio.AioRpcError) -> int:
+    """The delay (ns) of the RetryInfo that came with the error; -1: none."""
+    metadata: Any = error.trailing_metadata()
+    for key, value in metadata or ():
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            return retry_delay(value)
+    return -1
 
 
 _OURS = re.compile(

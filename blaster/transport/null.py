@@ -46,15 +46,18 @@ class NullTransport:
             if offered < len(chunk):
                 self._sleep(min(int(chunk.scheduled[offered]), until))
         sizes = np.diff(chunk.offsets[: offered + 1])
-        self._sent[SENT_REQUESTS] += offered
-        self._sent[SENT_SPANS] += int(chunk.spans[:offered].sum())
-        self._sent[SENT_BYTES] += int(sizes.sum())
+        if not chunk.again:
+            self._sent[SENT_REQUESTS] += offered
+            self._sent[SENT_SPANS] += int(chunk.spans[:offered].sum())
+            self._sent[SENT_BYTES] += int(sizes.sum())
         outcomes = np.zeros(offered, OUTCOME)
         outcomes["scheduled"] = chunk.scheduled[:offered]
         outcomes["sent"] = outcomes["done"] = done[:offered]
         outcomes["spans"] = chunk.spans[:offered]
         outcomes["bytes"] = sizes
         outcomes["status"] = Status.OK
+        outcomes["number"] = chunk.first + np.arange(offered)
+        outcomes["delay"] = -1
         self._outcomes.append(outcomes)
         return offered
 

@@ -9,9 +9,11 @@ from blaster.transport.base import OUTCOME
 
 MAX_MESSAGE = 300
 FIELDS = len(OUTCOME.names or ())
+STATUS = (OUTCOME.names or ()).index("status")
 
-Row = tuple[int, int, int, int, int, int, int]
-"""The fields of OUTCOME in their order: scheduled, sent, done, spans, bytes, rejected, status."""
+Row = tuple[int, int, int, int, int, int, int, int, int]
+"""The fields of OUTCOME in their order: scheduled, sent, done, spans, bytes, rejected, status,
+number, delay."""
 
 
 class OutcomeLog:
@@ -24,8 +26,8 @@ class OutcomeLog:
     def add(self, row: Row, message: str = "") -> None:
         """One request's end."""
         self._rows.append(row)
-        if message and row[-1] not in self.messages:
-            self.messages[row[-1]] = " ".join(message.split())[:MAX_MESSAGE]
+        if message and row[STATUS] not in self.messages:
+            self.messages[row[STATUS]] = " ".join(message.split())[:MAX_MESSAGE]
 
     def take(self) -> npt.NDArray[np.void]:
         """The gathered Outcomes (dtype OUTCOME); the log is empty afterwards."""

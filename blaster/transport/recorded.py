@@ -31,10 +31,10 @@ class RecordedTransport:
     def send(self, chunk: Chunk, until: int) -> int:
         offered = 0
         while offered < len(chunk):
-            piece = _piece(chunk, offered)
+            piece = chunk.part(offered, offered + _size(chunk.spans[offered:]))
             sent = self._transport.send(piece, until)
             spans = piece.spans.tolist()
-            self._recording.add((_batch(piece, i), spans[i]) for i in range(sent))
+            self._recording.add((piece.batch(i), spans[i]) for i in range(sent))
             offered += sent
             if sent < len(piece):
                 break
@@ -68,21 +68,6 @@ def recorded(
     return lambda sent, stop: RecordedTransport(make(sent, stop), recording)
 
 
-def _piece(chunk: Chunk, begin: int) -> Chunk:
-    """The requests of ``chunk`` from ``begin`` on with PIECE_SPANS spans, or one that has more."""
-    total = np.cumsum(chunk.spans[begin:])
-    end = begin + max(1, int(np.searchsorted(total, PIECE_SPANS, side="right")))
-    return Chunk(
-        chunk.scheduled[begin:end],
-        chunk.spans[begin:end],
-        offsets=chunk.offsets[begin : end + 1],
-        buffer=chunk.buffer,
-        batches=chunk.batches[begin:end],
-    )
-
-
-def _batch(chunk: Chunk, index: int) -> bytes:
-    if chunk.buffer is None:
-        return chunk.batches[index]
-    begin, end = chunk.offsets[index : index + 2].tolist()
-    return bytes(chunk.buffer[begin:end])
+def _size(spans: Int64) -> int:
+    """How many of the first requests have PIECE_SPANS spans, or one that has more."""
+    return max(1, int(np.searchsorted(np.cumsum(spans), PIECE_SPANS, side="right")))

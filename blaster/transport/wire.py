@@ -13,7 +13,7 @@ import numpy as np
 from blaster import __version__
 from blaster._wire import Client
 from blaster.errors import TargetUnreachable, UsageError
-from blaster.transport.base import EXPORT_METHOD, OUTCOME, Chunk, Int64
+from blaster.transport.base import EXPORT_METHOD, OUTCOME, SENT_BYTES, Chunk, Int64
 from blaster.units import quoted
 
 HELD_BUFFERS = 64
@@ -43,13 +43,12 @@ class WireTransport:
         stop: Int64,
     ) -> None:
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._delays: dict[int, int] = {}
         try:
             self._client = Client(
                 hosts=_addresses(host, port, self._name),
                 port=str(port),
                 fields=_fields(self._name, timeout_s, metadata),
-                sent=sent,
+                sent=sent[: SENT_BYTES + 1],
                 stop=stop,
                 connections=connections,
                 in_flight=in_flight,
@@ -67,7 +66,15 @@ class WireTransport:
 
     def send(self, chunk: Chunk, until: int) -> int:
         """Offers the batches of ``chunk`` and returns how many, from the first, were offered."""
-        return self._client.send(chunk.buffer, chunk.offsets, chunk.scheduled, chunk.spans, until)
+        return self._client.send(
+            chunk.buffer,
+            chunk.offsets,
+            chunk.scheduled,
+            chunk.spans,
+            until,
+            chunk.first,
+            chunk.again,
+        )
 
     def holds(self, chunk: Chunk) -> bool:
         """Whether requests still need the buffer of ``chunk``: it must not be changed yet."""
@@ -83,12 +90,7 @@ class WireTransport:
 
     def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
         """Takes the Outcomes gathered since the last call."""
-        raw, self._delays = self._client.take()
-        return np.frombuffer(raw, OUTCOME)
-
-    def retry_delays(self) -> dict[int, int]:
-        """The delays (ns) that RetryInfo asked for, by index into the Outcomes last taken."""
-        return self._delays
+        return np.frombuffer(self._client.take(), OUTCOME)
 
     def in_flight(self) -> int:
         """Requests offered and not yet ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from statistics import fmean
 
@@ -60,7 +61,8 @@ def _suspects(
             f"{offered:,.0f} spans/s were offered, and this machine managed no more than "
             f"{ceiling:,.0f} against the null sink",
         )
-    pushback = {s: n for s, n in results.requests.by_status.items() if s in _PUSHBACK}
+    said_so = Counter(results.requests.by_status) + Counter(results.requests.retried_by_status)
+    pushback = {s: n for s, n in said_so.items() if s in _PUSHBACK}
     if pushback:
         said = ", ".join(f"{n:,} × {status}" for status, n in pushback.items())
         yield TARGET, f"the target pushed back: {said}"

@@ -1,0 +1,302 @@
+"""RetryingTransport: any transport, whose failed requests are sent again by the rules of OTLP.
+
+A request has one Outcome however often it is sent: from its schedule and its first send to its
+last answer. It counts as in flight while it waits for its next try, so that what a target refuses
+can't pile up here. A request is given up after MAX_TRIES, when the next try would be due later than
+its timeout after the first, and at the run's end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from blaster.transport.base import (
+    FIRST_NOT_PROCESSED,
+    FIRST_UNANSWERED,
+    OUTCOME,
+    POSSIBLE_DUPLICATES,
+    RETRIED,
+    RETRIED_SPANS,
+    RETRIED_STATUSES,
+    Chunk,
+    Int64,
+    Status,
+    Transport,
+)
+from blaster.transport.retry import MAX_TRIES, OFF, Backoff, maybe_received, retryable
+
+Outcomes = npt.NDArray[np.void]
+
+_LOOK_NS = 20_000_000
+"""How often the outcomes of a sending transport are looked through for failures."""
+
+_NAP_NS = 2_000_000
+"""How often it is looked whether a request may be sent while others wait for their next try."""
+
+_WHOLE_CHUNKS = 8
+"""The chunks that are kept whole; of older ones only the requests without an answer are."""
+
+
+class _Held:
+    """The bytes of a chunk's requests for as long as they may be needed again."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.first, self.end = chunk.first, chunk.first + len(chunk)
+        self._chunk: Chunk | None = chunk
+        self._copies: dict[int, bytes] = {}
+        self._open = np.ones(len(chunk), np.bool_)
+        self.left = len(chunk)
+
+    def batch(self, number: int) -> bytes:
+        """The bytes of a request that has no answer yet."""
+        if self._chunk is not None:
+            return self._chunk.batch(number - self.first)
+        return self._copies[number]
+
+    def close(self, numbers: Int64) -> None:
+        """These have an answer, or were never offered; some perhaps had one before."""
+        places = numbers - self.first
+        places = places[self._open[places]]
+        self._open[places] = False
+        self.left -= len(places)
+        for place in places.tolist() if self._copies else ():
+            del self._copies[place + self.first]
+
+    def shrink(self) -> None:
+        """Lets go of the chunk, and keeps a copy of what has no answer yet."""
+        if self._chunk is not None:
+            numbers = (np.flatnonzero(self._open) + self.first).tolist()
+            self._copies = {number: self.batch(number) for number in numbers}
+            self._chunk = None
+
+
+@dataclass(slots=True)
+class _Retried:
+    """A request that failed: what it was, and what became of it so far."""
+
+    scheduled: int
+    sent: int
+    spans: int
+    data: bytes
+    tries: int = 0
+    last: np.void | None = None
+    unanswered: int = 0
+    """The status of the last try that may have been received without an answer; 0: none."""
+
+
+class RetryingTransport:
+    """``transport``, with retries. ``in_flight``: how many requests may be in flight or wait;
+    ``timeout_s``: how long after its first send a request may be sent again; ``sent`` (RAISED):
+    what is sent again is raised here, before it leaves."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        backoff: Backoff,
+        *,
+        in_flight: int,
+        timeout_s: float,
+        sent: Int64,
+        stop: Int64,
+    ) -> None:
+        self._transport, self._backoff = transport, backoff
+        self._cap, self._timeout_ns = in_flight, round(timeout_s * 1e9)
+        self._sent, self._stop = sent, stop
+        self.framing: Literal["bytes", "buffer"] = transport.framing
+        self._next = 0
+        self._held: list[_Held] = []
+        self._retried: dict[int, _Retried] = {}
+        self._due: list[tuple[int, int]] = []  # a heap of times and numbers
+        self._done: list[Outcomes] = []
+        self._over = False
+
+    def connect(self, timeout_s: float) -> None:
+        self._transport.connect(timeout_s)
+
+    def send(self, chunk: Chunk, until: int) -> int:
+        mine = chunk.part(0, len(chunk))
+        mine.first = self._next
+        self._next += len(chunk)
+        held = _Held(mine)
+        self._held.append(held)
+        offered = 0
+        while offered < len(chunk):
+            now = time.monotonic_ns()
+            if now >= until or self._stop[0]:
+                break
+            look = min(until, self._send_due(now, until))
+            room = self._cap - self.in_flight() if self._due else len(chunk)
+            if room > 0:
+                piece = mine.part(offered, min(offered + room, len(chunk)))
+                offered += self._transport.send(piece, look)
+            else:
+                self._transport.wait(min(look, now + _NAP_NS))
+            self._take()
+        held.close(np.arange(mine.first + offered, held.end))
+        self._let_go()
+        return offered
+
+    def wait(self, until: int) -> None:
+        while (now := time.monotonic_ns()) < until and not self._stop[0]:
+            look = min(until, self._send_due(now, until))
+            self._transport.wait(look if self.in_flight() else until)
+            self._take()
+
+    def drain(self, until: int) -> None:
+        while self.in_flight() and time.monotonic_ns() < until and not self._stop[0]:
+            self.wait(min(until, time.monotonic_ns() + _LOOK_NS))
+        self._give_up()
+        self._transport.drain(until)
+        self._take()
+
+    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        self._take()
+        taken, self._done = self._done, []
+        return np.concatenate([np.zeros(0, OUTCOME), *taken])
+
+    def in_flight(self) -> int:
+        """Those that wait for their next try included."""
+        return self._transport.in_flight() + len(self._due)
+
+    def messages(self) -> dict[int, str]:
+        return self._transport.messages()
+
+    def close(self) -> None:
+        self._give_up()
+        self._transport.close()
+
+    def _send_due(self, now: int, until: int) -> int:
+        """Sends again what is due; returns when to look again."""
+        while self._due and self._due[0][0] <= now and not self._stop[0]:
+            _, number = self._due[0]
+            if not self._send_again(number, now, min(until, now + _LOOK_NS)):
+                break
+            heapq.heappop(self._due)
+        look = now + _LOOK_NS
+        return min(look, max(self._due[0][0], now + _NAP_NS)) if self._due else look
+
+    def _send_again(self, number: int, now: int, until: int) -> bool:
+        request = self._retried[number]
+        assert request.last is not None
+        chunk = Chunk(np.array([now]), np.array([request.spans]), first=number, again=True)
+        if self.framing == "bytes":
+            chunk.batches = [request.data]
+        else:
+            chunk.offsets = np.array([0, len(request.data)])
+            chunk.buffer = memoryview(request.data)
+        self._count(request, 1)
+        if self._transport.send(chunk, until):
+            return True
+        self._count(request, -1)
+        return False
+
+    def _count(self, request: _Retried, sign: int) -> None:
+        """Counts a retry before it can leave: then it is known even of a worker that is killed."""
+        assert request.last is not None
+        status = int(request.last["status"])
+        self._sent[RETRIED] += sign
+        self._sent[RETRIED_SPANS] += sign * request.spans
+        if maybe_received(status):
+            self._sent[POSSIBLE_DUPLICATES] += sign * request.spans
+        self._sent[RETRIED_STATUSES][status] += sign
+
+    def _take(self) -> None:
+        """Looks through the inner transport's outcomes: what ended, and what is tried again."""
+        outcomes = self._transport.outcomes()
+        if not len(outcomes):
+            return
+        failed = retryable(outcomes["status"], outcomes["delay"])
+        if self._retried:
+            failed |= np.isin(outcomes["number"], list(self._retried))
+        if failed.any():
+            self._done.append(outcomes[~failed])
+            for outcome in outcomes[failed]:
+                self._failed(outcome)
+        else:
+            self._done.append(outcomes)
+        numbers = outcomes["number"]
+        for held in self._held:
+            here = numbers[(numbers >= held.first) & (numbers < held.end)]
+            if len(here):
+                held.close(here)
+        self._let_go()
+
+    def _failed(self, outcome: np.void) -> None:
+        """One try's outcome that is not the whole story: the request goes on, or ends here."""
+        number, status, delay = (int(outcome[name]) for name in ("number", "status", "delay"))
+        request = self._retried.get(number)
+        goes_on = not self._over and bool(retryable(outcome["status"], outcome["delay"]))
+        if request is None:
+            if not goes_on:
+                self._done.append(np.array([outcome], OUTCOME))
+                return
+            held = next(h for h in self._held if h.first <= number < h.end)
+            times = int(outcome["scheduled"]), int(outcome["sent"])
+            request = _Retried(*times, int(outcome["spans"]), held.batch(number))
+            self._retried[number] = request
+        request.tries += 1
+        request.last = outcome
+        if FIRST_UNANSWERED <= status < FIRST_NOT_PROCESSED:
+            request.unanswered = status
+        due = int(outcome["done"]) + self._backoff.wait_ns(request.tries, delay)
+        in_time = due <= request.sent + self._timeout_ns
+        if goes_on and in_time and request.tries < MAX_TRIES and not self._stop[0]:
+            heapq.heappush(self._due, (due, number))
+        else:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        """The request is over, with its last answer; one that a try before may have left with the
+        target, and that was not accepted since, is unknown as that try was."""
+        request = self._retried.pop(number)
+        assert request.last is not None
+        row = np.array([request.last], OUTCOME)
+        row["scheduled"], row["sent"] = request.scheduled, request.sent
+        if request.unanswered and int(row["status"][0]) != Status.OK:
+            row["status"] = request.unanswered
+        self._done.append(row)
+
+    def _give_up(self) -> None:
+        """Nothing is sent again from here on; what waits for it ends with the answer it had."""
+        self._over = True
+        for _, number in self._due:
+            self._end(number)
+        self._due = []
+
+    def _let_go(self) -> None:
+        self._held = [held for held in self._held if held.left]
+        for held in self._held[:-_WHOLE_CHUNKS]:
+            held.shrink()
+
+
+def retried(
+    make: Callable[[Int64, Int64], Transport],
+    mode: str,
+    *,
+    in_flight: int,
+    timeout_s: float,
+    seed: int,
+) -> Callable[[Int64, Int64], Transport]:
+    """``make`` for transports that retry by ``mode``, one of retry.MODES; off: ``make`` itself.
+    ``in_flight`` is one worker's."""
+    if mode == OFF:
+        return make
+
+    def wrapped(sent: Int64, stop: Int64) -> Transport:
+        return RetryingTransport(
+            make(sent, stop),
+            Backoff(mode, seed),
+            in_flight=in_flight,
+            timeout_s=timeout_s,
+            sent=sent,
+            stop=stop,
+        )
+
+    return wrapped
