@@ -80,6 +80,23 @@ Watches = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Makes the same spans again (default: drawn).")]
 
+# Where results go: of run, capacity and report.
+MarkdownFile = Annotated[
+    str | None, typer.Option(help="Write a Markdown report to this file; - for standard output.")
+]
+HtmlFile = Annotated[
+    str | None,
+    typer.Option(help="Write a report with charts to this file, which opens offline; - likewise."),
+]
+CsvFile = Annotated[str | None, typer.Option(help="Write the series, a row a second; - likewise.")]
+JunitFile = Annotated[
+    str | None, typer.Option(help="Write the verdict's checks as JUnit XML; - likewise.")
+]
+GithubSummary = Annotated[
+    bool,
+    typer.Option("--github-summary", help="Add the Markdown report to GITHUB_STEP_SUMMARY."),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -217,9 +234,11 @@ def run(
     json: Annotated[
         str | None, typer.Option(help="Write the results to this file; - for standard output.")
     ] = None,
-    markdown: Annotated[
-        str | None, typer.Option(help="Write a Markdown report to this file; - likewise.")
-    ] = None,
+    markdown: MarkdownFile = None,
+    html: HtmlFile = None,
+    csv: CsvFile = None,
+    junit: JunitFile = None,
+    github_summary: GithubSummary = False,
     hdr: Annotated[
         list[str] | None,
         typer.Option(
@@ -237,10 +256,10 @@ def run(
     from blaster.engine.signals import StopSignals
     from blaster.measure.hdr import Latencies
     from blaster.report import console, hdr_file, json_file
-    from blaster.report.markdown import to_markdown
+    from blaster.report.outputs import Outputs
 
-    json_file.check_writable("--json", json)
-    json_file.check_writable("--markdown", markdown)
+    outputs = Outputs(json, markdown, html, csv, junit, github_summary)
+    outputs.check()
     for path in hdr or ():
         json_file.check_writable("--hdr", path)
     options = load_test.Options(
@@ -299,13 +318,10 @@ def run(
                 on_checkpoint=checkpoint,
                 on_latencies=latencies if hdr else None,
             )
-        if json is not None:
-            json_file.write(json_file.to_json(results), json)
-        if markdown is not None:
-            json_file.write(to_markdown(results), markdown)
+        outputs.write(results)
     if not quiet:
         # Standard output is the file's where a file was sent there.
-        console.summary(results, Console(stderr="-" in (json, markdown), soft_wrap=True))
+        console.summary(results, Console(stderr=outputs.takes_stdout, soft_wrap=True))
     assert results.verdict is not None
     if results.interrupted:
         raise typer.Exit(130)
@@ -376,6 +392,8 @@ def capacity(
     json: Annotated[
         str | None, typer.Option(help="Write the findings to this file; - for standard output.")
     ] = None,
+    html: HtmlFile = None,
+    csv: CsvFile = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No trial by trial and no summary.")
     ] = False,
@@ -384,16 +402,15 @@ def capacity(
 
     Exit status 1 where the generator, not the backend, was the limit.
     """
-    import msgspec
-
     from blaster import capacity as finder
     from blaster import run as load_test
     from blaster.engine.signals import StopSignals
     from blaster.report import capacity as report
-    from blaster.report import json_file
+    from blaster.report.outputs import Outputs
     from blaster.verdict.trial import Trial
 
-    json_file.check_writable("--json", json)
+    outputs = Outputs(json=json, html=html, csv=csv)
+    outputs.check()
     options = load_test.Options(
         endpoint=endpoint,
         embedded=embedded,
@@ -427,7 +444,7 @@ def capacity(
         thresholds=bool(threshold),
     )
     sink = finder.sink_arguments(embedded, sink_capacity, sink_overload)
-    console = Console(stderr=json == "-", soft_wrap=True)
+    console = Console(stderr=outputs.takes_stdout, soft_wrap=True)
 
     def show(trial: Trial) -> None:
         if not quiet:
@@ -435,8 +452,7 @@ def capacity(
 
     with StopSignals() as signals:
         found = finder.find(finder.Search(options, goals, sink), signals, show)
-        if json is not None:
-            json_file.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n", json)
+        outputs.write(found)
     if not quiet:
         report.summary(found, console)
     raise typer.Exit(1 if found.ndr is None else 0)
@@ -568,6 +584,70 @@ def doctor() -> None:
         said = f"{finding.found}; {finding.advice}" if finding.advice else finding.found
         table.add_row(finding.name, marks[finding.ok], said)
     Console().print(table)
+
+
+@app.command(
+    epilog="Examples:  blaster report results.json --html report.html   |   "
+    "blaster report before.json after.json --max-regression 5%   |   "
+    "blaster report runs/ --save-baseline main   |   blaster report results.json --baseline main"
+)
+def report(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="What run --json or capacity --json wrote: one to render, several to compare "
+            "with the first; a folder holds repeats."
+        ),
+    ],
+    json: Annotated[
+        str | None,
+        typer.Option(help="Write the results, or the comparison, to this file; - likewise."),
+    ] = None,
+    markdown: MarkdownFile = None,
+    html: HtmlFile = None,
+    csv: CsvFile = None,
+    junit: JunitFile = None,
+    github_summary: GithubSummary = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare with the results kept by this name.")
+    ] = None,
+    save_baseline: Annotated[
+        str | None,
+        typer.Option(help="Keep the results by this name, unless they have regressed."),
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="The folder of baselines (default: in XDG_DATA_HOME)."),
+    ] = None,
+    max_regression: Annotated[
+        list[str] | None,
+        typer.Option(help="How much worse a figure may be, as 10% or FIGURE=10%; repeatable."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on the console.")] = False,
+) -> None:
+    """Render results, or compare them.
+
+    Exit status 1 where a comparison shows a regression.
+    """
+    from blaster.report.command import Request, report
+
+    regressed = report(
+        Request(
+            files=files,
+            json=json,
+            markdown=markdown,
+            html=html,
+            csv=csv,
+            junit=junit,
+            github_summary=github_summary,
+            baseline=baseline,
+            save_baseline=save_baseline,
+            baselines=baselines,
+            max_regression=max_regression or (),
+            quiet=quiet,
+        )
+    )
+    raise typer.Exit(1 if regressed else 0)
 
 
 templates = typer.Typer(help="Look at captured traces, as --template sends them.")

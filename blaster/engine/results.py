@@ -35,6 +35,7 @@ from blaster.engine.recovery import Recovery, recovery
 from blaster.engine.runner import Mark, Run
 from blaster.engine.series import Point
 from blaster.engine.steady import Leaks, Steady, leaks, steadiness
+from blaster.measure import hdr, heat
 from blaster.measure.histogram import Histogram
 from blaster.measure.schedstat import Share
 from blaster.sink.counts import SinkCounts
@@ -261,6 +262,14 @@ class StageResult(msgspec.Struct):
     lateness_ms: Lateness
 
 
+class Distribution(msgspec.Struct):
+    """Percentile distributions, as HdrHistogram plots them: pairs of a share of the requests, 0 to
+    1, and the milliseconds that it did not exceed. The warm-up is left out."""
+
+    response: list[tuple[float, float]]
+    service: list[tuple[float, float]]
+
+
 class Results(msgspec.Struct):
     """results.json.
 
@@ -301,6 +310,8 @@ class Results(msgspec.Struct):
     series: list[Point]
     verdict: Verdict | None = None
     notes: list[str] = msgspec.field(default_factory=list)
+    latency_distribution: Distribution | None = None
+    latency_heat: heat.Heat | None = None
 
 
 def host() -> Host:
@@ -364,6 +375,8 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
         recovery=recovery(series, scenario, warmup),
         stages=_stages(run, warmup, configuration),
         series=series,
+        latency_distribution=_distribution(run, measured),
+        latency_heat=heat.heat_of(run.heat.items),
     )
 
 
@@ -405,6 +418,15 @@ def _latency(run: Run, segments: Iterable[int]) -> Latency:
     return Latency(
         _percentiles(run.ledger.response(segments)), _percentiles(run.ledger.service(segments))
     )
+
+
+def _distribution(run: Run, segments: Iterable[int]) -> Distribution:
+    segments = list(segments)
+
+    def points(histogram: Histogram) -> list[tuple[float, float]]:
+        return [(round(share, 9), value / 1000) for value, share, _ in hdr.steps(histogram)]
+
+    return Distribution(points(run.ledger.response(segments)), points(run.ledger.service(segments)))
 
 
 def _lateness(run: Run, segments: Iterable[int]) -> Lateness:

@@ -38,6 +38,7 @@ from blaster.engine.series import Point, Thinned, merge_points
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import BlasterError, TargetUnreachable
 from blaster.measure.hdr import Interval, merge_intervals
+from blaster.measure.heat import MOST_COLUMNS, Column, merge_columns
 from blaster.measure.histogram import Histogram
 from blaster.measure.sampler import Sampler, UsageMark, own_rss
 from blaster.measure.schedstat import SchedStat, Share
@@ -100,6 +101,7 @@ class Run:
     partial: bool = False
     aborted: str | None = None
     series: Thinned[Point] = field(default_factory=lambda: Thinned(merge_points))
+    heat: Thinned[Column] = field(default_factory=lambda: Thinned(merge_columns, MOST_COLUMNS))
     intervals: Thinned[Interval] | None = None
     marks: dict[int, Mark] = field(default_factory=dict)
     violations: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -410,7 +412,11 @@ class _Meter:
             generator_rss=generator_rss,
             mean_ms=summary["mean"],
             backlog=max(0, scheduled - ledger.total(SENT_SPANS)),
+            p50_ms=summary["p50"],
+            p90_ms=summary["p90"],
+            p999_ms=summary["p999"],
         )
+        run.heat.add(Column.of(point.t, recent))
         if run.intervals is not None:
             service = ledger.service()
             recent_service = service.diff(self._service)

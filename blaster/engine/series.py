@@ -16,10 +16,10 @@ _Number = TypeVar("_Number", int, float)
 class Point:
     """One interval of the run. ``t``: seconds since the start, at the interval's end. Counts are
     of spans, over the interval; ``in_flight`` of requests, at its end; ``backlog``: spans due by
-    its end and not sent yet; ``p99_ms`` and ``mean_ms`` of the response times in it (None without
+    its end and not sent yet; percentiles and ``mean_ms`` of the response times in it (None without
     any); CPU in percent of one core, memory in bytes.
 
-    Where a long run's points were merged: ``in_flight``, ``backlog``, ``p99_ms``, CPU and memory
+    Where a long run's points were merged: ``in_flight``, ``backlog``, percentiles, CPU and memory
     are the highest of the intervals merged, ``mean_ms`` their mean by the spans accepted.
     """
 
@@ -35,6 +35,9 @@ class Point:
     generator_rss: int = 0
     mean_ms: float | None = None
     backlog: int = 0
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p999_ms: float | None = None
 
 
 def merge_points(one: Point, next_one: Point) -> Point:
@@ -52,6 +55,9 @@ def merge_points(one: Point, next_one: Point) -> Point:
         generator_rss=max(one.generator_rss, next_one.generator_rss),
         mean_ms=_mean(one, next_one),
         backlog=max(one.backlog, next_one.backlog),
+        p50_ms=_highest(one.p50_ms, next_one.p50_ms),
+        p90_ms=_highest(one.p90_ms, next_one.p90_ms),
+        p999_ms=_highest(one.p999_ms, next_one.p999_ms),
     )
 
 

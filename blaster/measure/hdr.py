@@ -142,24 +142,24 @@ def interval_log(intervals: Iterable[Interval], started_at: float, version: str)
 def distribution(histogram: Histogram) -> Iterator[str]:
     """The lines of a percentile distribution in milliseconds, five steps to each half distance."""
     yield f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}\n\n"
-    total = histogram.count
-    if total:
-        yield from _steps(histogram, total)
+    for value, share, count in steps(histogram):
+        inverse = f"{1 / (1 - share):14.2f}" if share < 1 else ""
+        yield f"{value / 1000:12.3f} {share:2.12f} {count:10d} {inverse}".rstrip() + "\n"
     mean = histogram.mean / 1000
     yield f"#[Mean    = {mean:12.3f}, StdDeviation   = {_deviation(histogram) / 1000:12.3f}]\n"
-    yield f"#[Max     = {histogram.max / 1000:12.3f}, TotalCount     = {total:12d}]\n"
+    yield f"#[Max     = {histogram.max / 1000:12.3f}, TotalCount     = {histogram.count:12d}]\n"
     yield f"#[Buckets = {_BUCKETS:12d}, SubBuckets     = {_SUB_BUCKETS:12d}]\n"
 
 
-def _steps(histogram: Histogram, total: int) -> Iterator[str]:
-    percent = 0.0
+def steps(histogram: Histogram) -> Iterator[tuple[int, float, int]]:
+    """The points of a percentile distribution, five to each half of the distance to 1: a value in
+    µs, the share (0 to 1) that does not exceed it, and their count; none when empty."""
+    total, percent = histogram.count, 0.0
     filled = histogram.counts.nonzero()[0]
     highest = _highest(filled)
     for place, value in zip(np.cumsum(histogram.counts[filled]).tolist(), highest, strict=True):
         while place * 100 / total >= percent:
-            share = percent / 100
-            inverse = f"{1 / (1 - share):14.2f}" if share < 1 else ""
-            yield f"{value / 1000:12.3f} {share:2.12f} {place:10d} {inverse}".rstrip() + "\n"
+            yield value, percent / 100, place
             if percent >= 100:
                 return
             if place == total:

@@ -38,14 +38,15 @@ SIZE = (_BUCKETS + 1) * _HALF
 _FEW = 16  # below, a Python loop costs less than numpy's calls
 
 
-def _bounds() -> tuple[Int64, Int64]:
+def bounds() -> tuple[Int64, Int64]:
+    """The lowest and the highest value of each bucket, in µs (int64, SIZE)."""
     index = np.arange(SIZE, dtype=np.int64)
     bucket = np.maximum((index >> _HALF_BITS) - 1, 0)
     sub = np.where(index < _LINEAR, index, (index & (_HALF - 1)) + _HALF)
     return sub << bucket, ((sub + 1) << bucket) - 1
 
 
-_LOWEST, _HIGHEST = _bounds()
+_LOWEST, _HIGHEST = bounds()
 # HdrHistogram's median equivalent value: lowest + size // 2.
 _MEDIAN = _LOWEST + (_HIGHEST - _LOWEST + 1) // 2
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import log10
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from blaster.verdict.capacity import Capacity
@@ -30,7 +31,7 @@ def summary(found: Capacity, console: Console) -> None:
     """Prints the table of findings and the plot."""
     table = Table(title="Capacity", title_justify="left", show_header=False, box=None)
     for name, value in rows(found):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     console.print(plot(found.trials), markup=False, highlight=False)
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -28,28 +29,28 @@ def summary(results: Results, console: Console) -> None:
     ):
         table = _table(title)
         for name, value in body:
-            table.add_row(name, value)
+            table.add_row(escape(name), escape(value))
         console.print(table)
     if len(results.stages) > 1:
         table = _table("Stages (sent, accepted, rate, p50, p99, max)")
         for row in rows.stages(results):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
     table = _table("Violations (injected, detected)")
     for rule, injected, detected in rows.violations(results):
-        table.add_row(rule, injected, detected)
+        table.add_row(escape(rule), injected, detected)
     console.print(table)
     table = _table("Verdict")
     for check in results.verdict.checks:
         table.add_row(
-            check.name,
+            escape(check.name),
             f"[{_COLOURS[check.passed]}]{rows.mark(check)}[/]",
-            f"{check.actual} (expected {check.expected})",
+            escape(f"{check.actual} (expected {check.expected})"),
         )
     console.print(table)
     verdict = results.verdict
     word = "[green]PASSED[/]" if verdict.passed else "[red]FAILED[/]"
-    console.print(f"{word}  limited by: {verdict.limited_by} ({verdict.reason})")
+    console.print(f"{word}  limited by: {escape(f'{verdict.limited_by} ({verdict.reason})')}")
     for status, message in results.messages.items():
         console.print(f"  first {status}: {message}", markup=False)
     for note in results.notes:

@@ -12,9 +12,10 @@ import msgspec
 from blaster.engine.results import Results
 from blaster.errors import BlasterError, UsageError
 from blaster.units import quoted
+from blaster.verdict.capacity import Capacity
 
 
-def to_json(results: Results) -> str:
+def to_json(results: Results | Capacity) -> str:
     """The results as indented JSON, by the contract of schema 1."""
     return msgspec.json.format(msgspec.json.encode(results), indent=2).decode() + "\n"
 

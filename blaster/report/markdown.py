@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from blaster.engine.results import Results
@@ -18,16 +19,16 @@ def to_markdown(results: Results) -> str:
             "",
             "## Configuration",
             "",
-            *_table(("Setting", "Value"), rows.configuration(results)),
+            *table(("Setting", "Value"), rows.configuration(results)),
             "",
             "## Results",
             "",
-            *_table(("Figure", "Value"), rows.outcome(results)),
+            *table(("Figure", "Value"), rows.outcome(results)),
             "",
             *_stages(results),
             "## Violations breakdown",
             "",
-            *_table(("Rule", "Injected", "Detected"), rows.violations(results)),
+            *table(("Rule", "Injected", "Detected"), rows.violations(results)),
             "",
             "## Conclusion",
             "",
@@ -51,11 +52,17 @@ def _stages(results: Results) -> list[str]:
     return [
         "## Stages",
         "",
-        *_table(("Stage", "Sent", "Accepted", "Rate", "p50", "p99", "Max"), rows.stages(results)),
+        *table(("Stage", "Sent", "Accepted", "Rate", "p50", "p99", "Max"), rows.stages(results)),
         "",
     ]
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table. Nothing in a cell is markup."""
     lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
+
+
+def _cell(text: str) -> str:
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\|`*_\[\]])", r"\\\1", text)

@@ -46,10 +46,10 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Total spans", f"{spans.sent:,} sent, {spans.accepted:,} accepted"),
         ("Achieved rate", f"{rate.achieved_spans_per_s:,.1f} spans/s"),
         ("Violations detected", _detected(results)),
-        ("Latency p50", _ms(latency.response.p50)),
-        ("Latency p99", _ms(latency.response.p99)),
-        ("Latency p99.99, max", f"{_ms(latency.response.p9999)}, {_ms(latency.response.max)}"),
-        ("Lateness p99", _ms(results.lateness_ms.p99)),
+        ("Latency p50", ms(latency.response.p50)),
+        ("Latency p99", ms(latency.response.p99)),
+        ("Latency p99.99, max", f"{ms(latency.response.p9999)}, {ms(latency.response.max)}"),
+        ("Lateness p99", ms(results.lateness_ms.p99)),
     ]
     nothing = AveragePeak(None, None)
     cpu = results.target.cpu_percent if results.target else nothing
@@ -71,6 +71,24 @@ def outcome(results: Results) -> list[tuple[str, str]]:
     return rows
 
 
+def tiles(results: Results) -> list[tuple[str, str]]:
+    """The figures that are looked for first."""
+    spans, latency = results.spans, results.latency_ms.response
+    lost = spans.rejected + spans.failed + spans.unknown + spans.not_offered
+    cpu = results.target.cpu_percent.avg if results.target else None
+    rss = results.target.rss_bytes.peak if results.target else None
+    return [
+        ("Accepted", f"{results.rate.accepted_spans_per_s:,.1f} spans/s"),
+        ("Spans accepted", f"{spans.accepted:,}"),
+        ("Spans lost", f"{lost:,}"),
+        ("Latency p50", ms(latency.p50)),
+        ("Latency p99", ms(latency.p99)),
+        ("Latency p99.9", ms(latency.p999)),
+        ("Backend CPU, average", NONE if cpu is None else f"{cpu:.1f} %"),
+        ("Backend memory, peak", _size(rss)),
+    ]
+
+
 def stages(results: Results) -> list[tuple[str, ...]]:
     """Stage, spans sent and accepted, rate, and latency's p50, p99 and maximum."""
     return [
@@ -79,9 +97,9 @@ def stages(results: Results) -> list[tuple[str, ...]]:
             format_count(stage.spans.sent),
             format_count(stage.spans.accepted),
             f"{stage.rate.achieved_spans_per_s:,.1f} spans/s",
-            _ms(stage.latency_ms.response.p50),
-            _ms(stage.latency_ms.response.p99),
-            _ms(stage.latency_ms.response.max),
+            ms(stage.latency_ms.response.p50),
+            ms(stage.latency_ms.response.p99),
+            ms(stage.latency_ms.response.max),
         )
         for stage in results.stages
     ]
@@ -151,7 +169,8 @@ def _figure(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def _ms(value: float | None) -> str:
+def ms(value: float | None) -> str:
+    """Milliseconds, or NONE."""
     return NONE if value is None else f"{value:,.3f} ms"
 
 

@@ -19,7 +19,10 @@ from blaster.units import quoted
 
 NOT_MEASURED = "not measured"
 
-_WITHOUT = ("verdict", "series", "host", "configuration")
+_WITHOUT = (
+    *("verdict", "series", "host", "configuration"),
+    *("latency_distribution", "latency_heat"),
+)
 
 
 def known_paths() -> list[str]:
@@ -44,7 +47,7 @@ def check_known(option: str, thresholds: Iterable[Threshold]) -> None:
             )
 
 
-def value_at(results: Results, path: str) -> float | None:
+def value_at(results: msgspec.Struct, path: str) -> float | None:
     """The figure at a known path; None where it was not measured. What was never counted is 0."""
     node: Any = results
     for step in path.split("."):

@@ -1,0 +1,125 @@
+"""What ``blaster report`` does: renders one file, or compares several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from blaster.engine.results import Results
+from blaster.errors import UsageError
+from blaster.report import baselines, capacity, comparison, console, github, json_file
+from blaster.report.document import Document
+from blaster.report.outputs import Outputs
+from blaster.units import quoted
+from blaster.verdict import comparison as judge
+from blaster.verdict.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line says."""
+
+    files: Sequence[str]
+    json: str | None = None
+    markdown: str | None = None
+    html: str | None = None
+    csv: str | None = None
+    junit: str | None = None
+    github_summary: bool = False
+    baseline: str | None = None
+    save_baseline: str | None = None
+    baselines: str | None = None
+    max_regression: Sequence[str] = ()
+    quiet: bool = False
+
+
+def report(request: Request) -> bool:
+    """Does it; returns whether there is a regression. Raises BlasterError."""
+    outputs = Outputs(
+        request.json,
+        request.markdown,
+        request.html,
+        request.csv,
+        request.junit,
+        request.github_summary,
+    )
+    outputs.check()
+    groups = [(path, baselines.group(path)) for path in request.files]
+    where = baselines.folder(request.baselines)
+    if request.baseline is not None:
+        groups.insert(0, (request.baseline, baselines.load(request.baseline, where)))
+    _check_kinds(groups)
+    screen = Console(stderr=outputs.takes_stdout, soft_wrap=True)
+    regressed = False
+    if len(groups) > 1:
+        regressed = _compare(request, groups, screen)
+    elif request.save_baseline is None or outputs.any:
+        _render(request, outputs, groups[0], screen)
+    if request.save_baseline is not None:
+        if regressed:
+            said = f"not kept as {request.save_baseline}: there is a regression"
+        else:
+            kept = groups[1:] if request.baseline is not None else groups
+            documents = [document for _, group in kept for document in group]
+            said = f"kept as {baselines.save(request.save_baseline, documents, where)}"
+        if not request.quiet:
+            Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
+    return regressed
+
+
+def _check_kinds(groups: Sequence[tuple[str, list[Document]]]) -> None:
+    first = groups[0][1][0]
+    for _, documents in groups:
+        for document in documents:
+            if document.kind != first.kind:
+                raise UsageError(
+                    f"{quoted(document.path)}: is of a {document.kind}, and "
+                    f"{quoted(first.path)} of a {first.kind}: they cannot be compared"
+                )
+
+
+def _render(
+    request: Request, outputs: Outputs, group: tuple[str, list[Document]], screen: Console
+) -> None:
+    path, documents = group
+    if len(documents) > 1:
+        raise UsageError(
+            f"{quoted(path)}: holds {len(documents)} results; name one to render it, or another "
+            "folder, file or --baseline to compare with"
+        )
+    (document,) = documents
+    outputs.write(document.found, document.raw)
+    if request.quiet:
+        return
+    if isinstance(document.found, Results):
+        console.summary(document.found, screen)
+    else:
+        capacity.summary(document.found, screen)
+
+
+def _compare(
+    request: Request, groups: Sequence[tuple[str, list[Document]]], screen: Console
+) -> bool:
+    for option, path in (("html", request.html), ("csv", request.csv), ("junit", request.junit)):
+        if path is not None:
+            raise UsageError(f"--{option} {quoted(path)}: is for one file, and several were given")
+    known = [figure.name for figure in judge.figures(groups[0][1][0].found) if figure.sign]
+    limit, named = baselines.limits(request.max_regression, known)
+    before = groups[0][0], [document.found for document in groups[0][1]]
+    found: list[Comparison] = []
+    for path, documents in groups[1:]:
+        after = path, [document.found for document in documents]
+        every = judge.MAX_REGRESSION if limit is None else limit
+        found.append(judge.compare(before, after, named, every))
+    if request.json is not None:
+        json_file.write(comparison.to_json(found), request.json)
+    if request.markdown is not None:
+        json_file.write(comparison.to_markdown(found), request.markdown)
+    if request.github_summary:
+        github.add(comparison.to_markdown(found))
+    if not request.quiet:
+        for one in found:
+            comparison.show(one, screen)
+    return any(one.regressed for one in found)

@@ -1,0 +1,76 @@
+"""The files that results are written to, each by an option of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from blaster.engine.results import Results
+from blaster.errors import UsageError
+from blaster.report import github, json_file
+from blaster.report.csv_file import to_csv
+from blaster.report.html import to_html
+from blaster.report.junit import to_junit
+from blaster.report.markdown import to_markdown
+from blaster.verdict.capacity import Capacity
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where to: file names, ``-`` for standard output, None for nowhere."""
+
+    json: str | None = None
+    markdown: str | None = None
+    html: str | None = None
+    csv: str | None = None
+    junit: str | None = None
+    github_summary: bool = False
+
+    def check(self) -> None:
+        """Refuses, before anything is measured, what could not be written afterwards."""
+        for option, path in self._given():
+            json_file.check_writable(option, path)
+        if self.github_summary:
+            github.check()
+        to_stdout = [option for option, path in self._given() if path == "-"]
+        if len(to_stdout) > 1:
+            raise UsageError(f"{' and '.join(to_stdout)}: only one can be - (standard output)")
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self._given()) or self.github_summary
+
+    @property
+    def takes_stdout(self) -> bool:
+        """Whether standard output belongs to one of them."""
+        return any(path == "-" for _, path in self._given())
+
+    def _given(self) -> Sequence[tuple[str, str]]:
+        files = ("json", "markdown", "html", "csv", "junit")
+        pairs = [(f"--{name}", getattr(self, name)) for name in files]
+        return [(option, path) for option, path in pairs if path is not None]
+
+    def write(self, found: Results | Capacity, raw: dict[str, Any] | None = None) -> None:
+        """Writes them all. Raises UsageError for a form that the findings of a search have not."""
+        for option, path in self._given():
+            json_file.write(_text(option, found, raw), path)
+        if self.github_summary:
+            github.add(_text("--markdown", found, raw))
+
+
+def _text(option: str, found: Results | Capacity, raw: dict[str, Any] | None) -> str:
+    if option == "--html":
+        return to_html(found, raw)
+    if option == "--csv":
+        return to_csv(found)
+    if option == "--json":
+        return json_file.to_json(found)
+    if isinstance(found, Capacity):
+        raise UsageError(f"{option}: is for the results of a run, not for a search's findings")
+    forms: dict[str, Callable[[Results], str]] = {
+        "--markdown": to_markdown,
+        "--junit": to_junit,
+    }
+    return forms[option](found)
