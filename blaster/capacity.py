@@ -18,6 +18,7 @@ from blaster.scenario.threshold import parse_thresholds
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.server import SinkOptions
 from blaster.transport.base import Status
+from blaster.transport.otlp_settings import protocol_of
 from blaster.units import MAX_RATE, parse_duration, parse_rate, quoted
 from blaster.verdict import capacity
 from blaster.verdict.capacity import Capacity, Ceiling, Goals, Overload
@@ -160,7 +161,7 @@ def calibrate(options: load_test.Options, signals: StopSignals) -> Ceiling:
     with EmbeddedSink() as sink:
         plain = replace(
             _in_the_clear(options),
-            endpoint=sink.endpoint,
+            endpoint=_endpoint(sink, options),
             headers=(),
             watch=(),
             thresholds=(),
@@ -175,6 +176,10 @@ def calibrate(options: load_test.Options, signals: StopSignals) -> Ceiling:
                     break
             rates.append(float(rate))
     return Ceiling(CALIBRATION_BATCHES[0], rates[0], CALIBRATION_BATCHES[1], rates[1])
+
+
+def _endpoint(sink: EmbeddedSink, options: load_test.Options) -> str:
+    return sink.http_endpoint if protocol_of(options) == "http" else sink.endpoint
 
 
 def _in_the_clear(options: load_test.Options) -> load_test.Options:
@@ -312,7 +317,8 @@ def _target(search: Search) -> Iterator[load_test.Options]:
         )
     with EmbeddedSink(*search.sink) as sink:
         watch = options.watch or (str(sink.pid),)
-        yield replace(options, embedded=False, endpoint=sink.endpoint, watch=watch)
+        endpoint = _endpoint(sink, options)
+        yield replace(options, embedded=False, endpoint=endpoint, watch=watch)
 
 
 def _broken(results: Results, options: load_test.Options) -> list[str]:

@@ -38,7 +38,13 @@ Endpoint = Annotated[
         "OTEL_EXPORTER_OTLP_ENDPOINT, http://localhost:4317."
     ),
 ]
-TransportName = Annotated[str, typer.Option("--transport", help="auto, wire, grpc or null.")]
+TransportName = Annotated[
+    str,
+    typer.Option(
+        "--transport",
+        help="auto, wire, grpc, http or null; auto follows OTEL_EXPORTER_OTLP_PROTOCOL.",
+    ),
+]
 Timeout = Annotated[
     str | None,
     typer.Option(help="Deadline of a request (10s); also OTEL_EXPORTER_OTLP_TIMEOUT, in ms."),

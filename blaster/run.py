@@ -46,10 +46,15 @@ MAX_MESSAGE_BYTES = 4 << 20
 PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 16
 """Requests in flight by default: in all of a paced run, and for each worker of a closed loop."""
 
+MAX_CONNECTIONS = 10_000
+
+PACED_CONNECTIONS, CLOSED_CONNECTIONS = 64, 8
+"""The same over HTTP/1.1, where a connection carries one request at a time."""
+
 CHECKPOINT_S = 30.0
 """How often the results so far are given away: a lost machine loses at most a minute."""
 
-SPANS_PER_WORKER = {"wire": 2_000_000, "grpc": 200_000, "null": 5_000_000}
+SPANS_PER_WORKER = {"wire": 2_000_000, "grpc": 200_000, "http": 300_000, "null": 5_000_000}
 """The rate that one worker is given before another is started: well below what it can send."""
 
 
@@ -110,7 +115,7 @@ def run(
     mix = mix_of(scenario, seed, captured.shapes if captured else ())
     offered = in_spans(scenario, mix)
     workers = _workers(options, offered, transport)
-    connections, in_flight = _flight(options, offered, workers)
+    connections, in_flight = _flight(options, offered, workers, transport)
     retry_mode = _retry(options, scenario)
     plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
     _check_batch(plan)
@@ -314,7 +319,8 @@ def _target(
         yield otlp, None
         return
     with EmbeddedSink() as sink:
-        endpoint = resolve_endpoint(sink.endpoint, {}, otlp.protocol)
+        url = sink.http_endpoint if otlp.protocol == "http" else sink.endpoint
+        endpoint = resolve_endpoint(url, {}, otlp.protocol)
         yield dataclasses.replace(otlp, endpoint=endpoint, tls=None), sink
 
 
@@ -368,10 +374,22 @@ def _workers(options: Options, scenario: Scenario, transport: str) -> int:
     return max(1, min(cpus, -(-scenario.peak_rate // SPANS_PER_WORKER[transport])))
 
 
-def _flight(options: Options, scenario: Scenario, workers: int) -> tuple[int, int]:
+def _flight(options: Options, scenario: Scenario, workers: int, transport: str) -> tuple[int, int]:
     """Connections and requests in flight over all workers."""
     _check_range("--in-flight", options.in_flight, 100_000)
-    _check_range("--connections", options.connections, 10_000)
+    _check_range("--connections", options.connections, MAX_CONNECTIONS)
+    if transport == "http":
+        default = PACED_CONNECTIONS
+        if scenario.peak_rate is None:
+            default = CLOSED_CONNECTIONS * workers
+        given = [n for n in (options.connections, options.in_flight) if n is not None]
+        connections = max(min(given, default=default), workers)
+        if connections > MAX_CONNECTIONS:
+            raise UsageError(
+                f"--in-flight {connections}: over HTTP each takes a connection of its own: "
+                f"at most {MAX_CONNECTIONS:,}"
+            )
+        return connections, connections
     default = PACED_IN_FLIGHT if scenario.peak_rate is not None else CLOSED_IN_FLIGHT * workers
     in_flight = max(options.in_flight or default, workers)
     return max(options.connections or workers, workers), in_flight

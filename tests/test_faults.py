@@ -18,7 +18,7 @@ import pytest
 
 from blaster.transport.choice import wire_is_built
 
-TRANSPORTS = ["grpc", *(["wire"] if wire_is_built() else [])]
+TRANSPORTS = ["grpc", "http", *(["wire"] if wire_is_built() else [])]
 
 BAD_INPUT = [
     (["run", "nope"], "scenario 'nope'"),
@@ -260,8 +260,11 @@ def test_workers_do_not_outlive_the_parent(tmp_path: Path) -> None:
 def test_backend_killed(tmp_path: Path, transport: str) -> None:
     """When the backend dies in mid-run the run goes on, counts what fails, and balances."""
     port = free_port()
+    ports = (
+        ["--http-port", "--grpc-port"] if transport == "http" else ["--grpc-port", "--http-port"]
+    )
     sink = subprocess.Popen(
-        [*cli.COMMAND, "sink", "--grpc-port", str(port), "--api-port", "0"],
+        [*cli.COMMAND, "sink", ports[0], str(port), ports[1], "0", "--api-port", "0"],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -15,7 +15,13 @@ from blaster.engine.ledger import (
 )
 from blaster.engine.plan import Plan
 from blaster.scenario.scenario import Scenario, Stage, Workload
-from blaster.transport.base import FIRST_NOT_PROCESSED, FIRST_UNANSWERED, OUTCOME, Status
+from blaster.transport.base import (
+    FIRST_HTTP,
+    FIRST_NOT_PROCESSED,
+    FIRST_UNANSWERED,
+    OUTCOME,
+    Status,
+)
 
 NS = 10**9
 
@@ -82,7 +88,7 @@ outcome = st.tuples(
     st.integers(0, 10**9),
     st.integers(0, 10**9),
     st.integers(1, 100),
-    st.sampled_from([int(s) for s in Status]),
+    st.sampled_from([*map(int, Status), 400, 429, 503, 599]),
     st.integers(0, 1),
 )
 
@@ -102,13 +108,14 @@ def test_every_outcome_is_accounted_for_once(outcomes):
         slab.record(part, 0, closed_loop=False)
     ok = rows["status"] == 0
     unanswered = (rows["status"] >= FIRST_UNANSWERED) & (rows["status"] < FIRST_NOT_PROCESSED)
+    refused = rows["status"] >= FIRST_HTTP
     words = slab.words
     assert words[REJECTED] == rows["rejected"].sum()
     assert words[ACCEPTED] == rows["spans"][ok].sum() - rows["rejected"].sum()
     assert words[UNKNOWN] == rows["spans"][unanswered].sum()
     assert words[FAILED_SPANS] == rows["spans"][~ok & ~unanswered].sum()
     assert slab.statuses.sum() == len(rows)
-    left = rows["status"] < FIRST_NOT_PROCESSED
+    left = (rows["status"] < FIRST_NOT_PROCESSED) | refused
     assert sum(segment.lateness.count for segment in slab.segments) == left.sum()
 
 

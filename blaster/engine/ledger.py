@@ -20,7 +20,7 @@ import numpy.typing as npt
 from blaster.engine.segments import Segments
 from blaster.measure.histogram import SIZE, Histogram
 from blaster.transport import base
-from blaster.transport.base import FIRST_NOT_PROCESSED, FIRST_UNANSWERED, STATUS_COUNT, Status
+from blaster.transport.base import STATUS_COUNT, Status, answered, left
 
 Int64 = npt.NDArray[np.int64]
 Outcomes = npt.NDArray[np.void]
@@ -121,7 +121,7 @@ class Slab:
     def _record(self, segment: Segment, outcomes: Outcomes, closed_loop: bool) -> None:
         status, spans, rejected = outcomes["status"], outcomes["spans"], outcomes["rejected"]
         ok = status == Status.OK
-        unanswered = (status >= FIRST_UNANSWERED) & (status < FIRST_NOT_PROCESSED)
+        unanswered = left(status) & ~answered(status)
         all_spans = int(spans.sum())
         unknown = int(spans[unanswered].sum())
         turned_away = int(rejected[ok].sum())
@@ -134,19 +134,19 @@ class Slab:
         self.words[DONE_REQUESTS] += len(outcomes)
         self.words[OK_REQUESTS] += int(ok.sum())
         segment.counts += (len(outcomes), all_spans, accepted, turned_away, failed, unknown)
-        left = outcomes[status < FIRST_NOT_PROCESSED]
+        gone = outcomes[left(status)]
         # A request given up at its deadline took at least that long; leaving it out would make
         # a stalled target look quick.
-        timed = (status < FIRST_UNANSWERED) | (status == Status.NO_ANSWER_TIMEOUT)
+        timed = answered(status) | (status == Status.NO_ANSWER_TIMEOUT)
         timed_outcomes = outcomes[timed]
-        if len(left):
-            self.words[LAST_SENT_NS] = max(int(self.words[LAST_SENT_NS]), int(left["sent"].max()))
+        if len(gone):
+            self.words[LAST_SENT_NS] = max(int(self.words[LAST_SENT_NS]), int(gone["sent"].max()))
         if len(timed_outcomes):
             begun = timed_outcomes["sent" if closed_loop else "scheduled"]
             segment.service.record(timed_outcomes["done"] - timed_outcomes["sent"])
             segment.response.record(timed_outcomes["done"] - begun)
-        if not closed_loop and len(left):
-            segment.lateness.record(np.maximum(left["sent"] - left["scheduled"], 0))
+        if not closed_loop and len(gone):
+            segment.lateness.record(np.maximum(gone["sent"] - gone["scheduled"], 0))
 
     def settle(self) -> None:
         """Makes what was sent and is not accounted for unknown, here and in its last segment."""

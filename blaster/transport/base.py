@@ -15,10 +15,12 @@ EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class Status(IntEnum):
-    """How a request ended: 0–16 as the peer said in grpc-status, the rest as we saw it ourselves.
+    """How a request ended: 0–16 as the peer said in grpc-status, 100–599 as it said in HTTP
+    (HTTP_429), the rest as we saw it ourselves.
 
     32 and up: the request left and no usable answer came, so its spans are *unknown*.
     64 and up: the request certainly was not processed, so its spans *failed*.
+    100 and up: an answer of OTLP/HTTP that is no success, so its spans *failed*.
     """
 
     OK = 0
@@ -47,10 +49,32 @@ class Status(IntEnum):
     CONNECT_FAILED = 64
     REFUSED_STREAM = 65
 
+    @classmethod
+    def _missing_(cls, value: object) -> Status | None:
+        if not isinstance(value, int) or not FIRST_HTTP <= value < STATUS_COUNT:
+            return None
+        member = int.__new__(cls, value)
+        member._name_, member._value_ = f"HTTP_{value}", value
+        return member
+
 
 FIRST_UNANSWERED = 32
 FIRST_NOT_PROCESSED = 64
-STATUS_COUNT = 96
+FIRST_HTTP = 100
+STATUS_COUNT = 600
+
+
+def answered(status: Int64) -> npt.NDArray[np.bool_]:
+    """Whether requests (n) that ended with these statuses were answered by the peer."""
+    found: npt.NDArray[np.bool_] = (status < FIRST_UNANSWERED) | (status >= FIRST_HTTP)
+    return found
+
+
+def left(status: Int64) -> npt.NDArray[np.bool_]:
+    """Whether such requests left at all."""
+    found: npt.NDArray[np.bool_] = (status < FIRST_NOT_PROCESSED) | (status >= FIRST_HTTP)
+    return found
+
 
 OUTCOME = np.dtype(
     [

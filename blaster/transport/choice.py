@@ -9,7 +9,7 @@ from blaster.transport.endpoint import Protocol
 from blaster.transport.tls import Tls
 from blaster.units import quoted
 
-NAMES = ("auto", "wire", "grpc", "null")
+NAMES = ("auto", "wire", "grpc", "http", "null")
 
 
 def wire_is_built() -> bool:
@@ -35,8 +35,8 @@ def choose(name: str, spoken: Protocol = "grpc", tls: Tls | None = None) -> str:
     UsageError where it is not built or cannot do that.
     """
     check(name)
-    if spoken == "http":
-        raise UsageError("OTLP/HTTP is not supported yet: OTEL_EXPORTER_OTLP_PROTOCOL must be grpc")
+    if name == "auto" and spoken == "http":
+        return "http"
     if name == "auto":
         name = "wire" if wire_is_built() and tls is None else "grpc"
     if name == "wire" and not wire_is_built():
@@ -44,7 +44,9 @@ def choose(name: str, spoken: Protocol = "grpc", tls: Tls | None = None) -> str:
             "--transport 'wire': blaster._wire is not built; blaster doctor says what to install"
         )
     if name == "wire" and tls is not None:
-        raise UsageError("--transport 'wire': cannot speak TLS; grpc can")
+        raise UsageError("--transport 'wire': cannot speak TLS; grpc and http can")
     if name == "grpc" and tls is not None and not tls.verify:
-        raise UsageError("--insecure-skip-verify: grpcio always verifies; use --ca-cert")
+        raise UsageError(
+            "--insecure-skip-verify: grpcio always verifies; use --ca-cert, or --transport http"
+        )
     return name

@@ -43,6 +43,20 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 sent=sent,
                 stop=stop,
             )
+        if otlp.transport == "http":
+            from blaster.transport.http import HttpTransport
+
+            return HttpTransport(
+                endpoint=otlp.endpoint,
+                tls=otlp.tls,
+                encoding=otlp.encoding,
+                compression=otlp.compression,
+                connections=settings.connections,
+                timeout_s=otlp.timeout_s,
+                headers=otlp.headers,
+                sent=sent,
+                stop=stop,
+            )
         from blaster.transport.grpc import GrpcTransport
 
         return GrpcTransport(

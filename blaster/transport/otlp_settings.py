@@ -72,14 +72,8 @@ class OtlpSettings:
 def resolve(options: OtlpOptions) -> OtlpSettings:
     """Settles the options and the environment. Raises UsageError in one line, naming the option or
     the variable; no value of a header stands in it."""
-    environ = options.environ
-    named, spoken = _variable(environ, "PROTOCOL")
-    if spoken is not None and spoken not in _PROTOCOLS:
-        raise UsageError(f"{named} {quoted(spoken)}: must be {', '.join(_PROTOCOLS)}")
-    protocol, encoding = _PROTOCOLS[spoken or "grpc"]
-    name = choice.check(options.transport)
-    if name != "auto":
-        protocol = choice.protocol(name)
+    environ, name = options.environ, options.transport
+    protocol, encoding = _spoken(options)
     insecure = options.insecure or _flag(environ, "INSECURE")
     where = endpoint.resolve(options.endpoint, environ, protocol, insecure=insecure)
     _check_scheme(options, where)
@@ -91,6 +85,8 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
         encoding = encoding if protocol == "http" else "protobuf"
     elif options.encoding == "json" and protocol != "http":
         raise UsageError("--encoding 'json': only with --transport http")
+    if (options.encoding or encoding) == "json":
+        raise UsageError("--encoding 'json': only protobuf is supported yet")
     return OtlpSettings(
         transport=transport,
         endpoint=where,
@@ -100,6 +96,22 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
         timeout_s=_timeout_s(options),
         headers=headers.resolve(options.headers, environ),
     )
+
+
+def protocol_of(options: OtlpOptions) -> Protocol:
+    """What the peer must speak. Raises UsageError."""
+    return _spoken(options)[0]
+
+
+def _spoken(options: OtlpOptions) -> tuple[Protocol, str]:
+    """The protocol, and the encoding that the environment wants with it."""
+    named, spoken = _variable(options.environ, "PROTOCOL")
+    if spoken is not None and spoken not in _PROTOCOLS:
+        raise UsageError(f"{named} {quoted(spoken)}: must be {', '.join(_PROTOCOLS)}")
+    protocol, encoding = _PROTOCOLS[spoken or "grpc"]
+    if choice.check(options.transport) != "auto":
+        protocol = choice.protocol(options.transport)
+    return protocol, encoding
 
 
 def _variable(environ: Mapping[str, str], suffix: str) -> tuple[str, str | None]:

@@ -20,7 +20,7 @@ _EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _FRAME_HEADER = 9
 _SETTINGS, _GOAWAY = 4, 7
 _ENOUGH = 256
-_SECOND_LOOK_S = 1.0
+_REST_S, _SECOND_LOOK_S = 0.3, 1.0
 
 _WANTS_TLS = b"HTTPS server"
 """What servers written in Go answer in the clear: "... an HTTP request to an HTTPS server"."""
@@ -117,6 +117,8 @@ def _read(connection: socket.socket) -> bytes:
         if not data:
             break
         answer += data
+        # What else there is to tell by comes with it.
+        connection.settimeout(_REST_S)
     return answer
 
 

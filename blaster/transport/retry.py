@@ -45,6 +45,7 @@ _STATUSES = (
 
 _RETRYABLE = np.zeros(STATUS_COUNT, np.bool_)
 _RETRYABLE[list(_STATUSES)] = True
+_RETRYABLE[[429, 502, 503, 504]] = True  # of OTLP/HTTP
 
 
 def check(mode: str) -> str:

@@ -29,7 +29,7 @@ NEAR_CEILING = 0.9
 GROWTH_FACTOR, GROWTH_MS = 2.0, 50.0
 """Latency grew when the last third's p99 is so many times the first third's, and so much more."""
 
-_PUSHBACK = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "NO_ANSWER_TIMEOUT")
+_PUSHBACK = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "NO_ANSWER_TIMEOUT", "HTTP_429", "HTTP_503")
 
 
 def limit_of(

@@ -1,0 +1,517 @@
+"""The http transport: OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp) over HTTP/1.1.
+
+Connections that are kept alive carry one request each at a time, so that as many requests can be in
+flight as there are connections. One loop on epoll drives them all; a request goes out in one
+gathered write, from the buffer that it was stamped into.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from http.client import responses as PHRASES
+from typing import Any, Literal
+
+import numpy as np
+
+from blaster import __version__
+from blaster.errors import TargetUnreachable
+from blaster.transport.base import SENT_BYTES, SENT_REQUESTS, SENT_SPANS, Chunk, Int64, Status
+from blaster.transport.endpoint import Endpoint
+from blaster.transport.headers import Headers
+from blaster.transport.http_answer import CONTENT_TYPES, read_answer
+from blaster.transport.http_connection import Address, HttpConnection, State
+from blaster.transport.http_response import BadResponse, Response
+from blaster.transport.outcomes import OutcomeLog
+from blaster.transport.tls import Tls
+
+_NAP_NS = 50_000_000
+_FINE_NS = 3_000_000
+"""epoll counts milliseconds; what is sooner due is awaited with select, which counts less."""
+
+_CONNECT_NS = 5_000_000_000
+_BACKOFF_MIN_NS, _BACKOFF_MAX_NS = 50_000_000, 2_000_000_000
+
+_EMPTY = {"protobuf": b"", "json": b"{}"}
+_NOT_ITS_STATUS = (400, 408, 413, 429)
+"""4xx that an OTLP receiver may answer an empty request with; the others say that it is none, or
+that it will take nothing from us."""
+
+
+class _Request:
+    """``deadline``: when it is given up (CLOCK_MONOTONIC). ``ended``: it has its Outcome.
+    ``number``: -1 is the empty request that greets a peer, which stands in no account."""
+
+    __slots__ = ("data", "deadline", "ended", "number", "scheduled", "sent", "size", "spans")
+
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        scheduled: int,
+        spans: int,
+        number: int,
+        sent: int,
+        deadline: int,
+    ) -> None:
+        self.data, self.size = data, len(data)
+        self.scheduled, self.spans, self.number = scheduled, spans, number
+        self.sent, self.deadline = sent, deadline
+        self.ended = False
+
+
+class HttpTransport:
+    """Posts to ``endpoint`` over ``connections`` connections, encrypted where there is ``tls``.
+
+    ``encoding``: protobuf or json, which the batches must be in; ``compression``: what they are
+    compressed with, the Content-Encoding. ``timeout_s`` is each request's deadline; ``headers`` go
+    with every request.
+    """
+
+    framing: Literal["bytes", "buffer"] = "buffer"
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        tls: Tls | None,
+        encoding: str,
+        compression: str,
+        connections: int,
+        timeout_s: float,
+        headers: Headers,
+        sent: Int64,
+        stop: Int64,
+    ) -> None:
+        self._endpoint, self._encoding = endpoint, encoding
+        self._head = _head(endpoint, encoding, compression, headers)
+        self._hello_head = _head(endpoint, encoding, "none", headers)
+        self._timeout_ns = round(timeout_s * 1e9)
+        # Items of a memoryview cost a third of an array's.
+        self._sent, self._stop = sent.data, stop.data
+        self._log = OutcomeLog()
+        self._addresses = _addresses(endpoint)
+        self._address = 0
+        context = None if tls is None else tls.context(["http/1.1"])
+        self._connections = [HttpConnection(context, endpoint.host) for _ in range(connections)]
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, HttpConnection] = {}
+        self._idle: list[HttpConnection] = []
+        self._closed: list[HttpConnection] = list(self._connections)
+        self._busy: dict[HttpConnection, _Request] = {}
+        # Offered while there is no connection, or given back by one that took no byte of it.
+        self._waiting: deque[_Request] = deque()
+        # In the order of their deadlines; those that have ended are still among them for a while.
+        self._by_deadline: deque[_Request] = deque()
+        self._connect_by: dict[HttpConnection, int] = {}
+        self._retry_at = self._backoff = 0
+        self._now = time.monotonic_ns()
+        self._greeting: dict[HttpConnection, bool] | None = None
+        self._reason = ""
+
+    def connect(self, timeout_s: float) -> None:
+        """Opens the connections and exports an empty request on each."""
+        until = time.monotonic_ns() + round(timeout_s * 1e9)
+        for attempt in range(len(self._addresses)):
+            self._address = attempt
+            self._greeting = dict.fromkeys(self._connections, False)
+            self._reason, self._retry_at = "", 0
+            self._open_all()
+            while not self._reason and not all(self._greeting.values()):
+                if self._now >= until or self._stop[0]:
+                    self._reason = "it does not answer an empty export"
+                else:
+                    self._poll(min(until, self._now + _NAP_NS))
+            if not self._reason:
+                self._greeting = None
+                self._backoff = 0
+                return
+            self._busy.clear()
+            for connection in self._connections:
+                self._close(connection)
+        raise TargetUnreachable(f"{self._endpoint.authority}: {self._reason}")
+
+    def send(self, chunk: Chunk, until: int) -> int:
+        """Offers the batches of ``chunk`` and returns how many, from the first, were offered."""
+        scheduled, spans = chunk.scheduled.tolist(), chunk.spans.tolist()
+        offsets, buffer, batches = chunk.offsets.tolist(), chunk.buffer, chunk.batches
+        offered, count = 0, len(scheduled)
+        self._poll(0)
+        while offered < count:
+            self._now = now = time.monotonic_ns()
+            if now >= until or self._stop[0]:
+                break
+            due = scheduled[offered]
+            if due > now:
+                self._pass_time(min(due, until))
+            elif (self._idle and not self._waiting) or self._can_wait():
+                if buffer is None:
+                    data: bytes | memoryview = batches[offered]
+                else:
+                    data = buffer[offsets[offered] : offsets[offered + 1]]
+                self._offer(
+                    _Request(
+                        data,
+                        due,
+                        spans[offered],
+                        chunk.first + offered,
+                        now,
+                        now + self._timeout_ns,
+                    ),
+                    chunk.again,
+                )
+                offered += 1
+            else:
+                self._pass_time(until)
+        return offered
+
+    def wait(self, until: int) -> None:
+        """Handles answers until CLOCK_MONOTONIC reaches ``until``."""
+        self._now = time.monotonic_ns()
+        while self._now < until and not self._stop[0]:
+            self._pass_time(until)
+
+    def drain(self, until: int) -> None:
+        """Waits for the answers to all that was sent; at ``until`` the rest is ABANDONED."""
+        self._now = time.monotonic_ns()
+        while self.in_flight() and self._now < until:
+            self._pass_time(until)
+        self._abandon()
+
+    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        """Takes the Outcomes gathered since the last call."""
+        return self._log.take()
+
+    def in_flight(self) -> int:
+        """Requests offered and not yet ended."""
+        return len(self._busy) + len(self._waiting)
+
+    def messages(self) -> dict[int, str]:
+        """The first message that came with each status."""
+        return self._log.messages
+
+    def close(self) -> None:
+        """Closes the connections; what is in flight is ABANDONED."""
+        self._abandon()
+        for connection in self._connections:
+            self._close(connection)
+        self._epoll.close()
+
+    # Requests.
+
+    def _can_wait(self) -> bool:
+        """Whether a request may be offered that no connection can take now: only where there is
+        none, so that a target that is down is counted and not waited for."""
+        usable = self._busy or any(c.state == State.IDLE for c in self._connections)
+        return not usable and self.in_flight() < len(self._connections)
+
+    def _offer(self, request: _Request, again: bool) -> None:
+        if not again:
+            self._sent[SENT_REQUESTS] += 1
+            self._sent[SENT_SPANS] += request.spans
+            self._sent[SENT_BYTES] += request.size
+        self._by_deadline.append(request)
+        if self._idle:
+            self._start(self._idle.pop(), request)
+        else:
+            self._waiting.append(request)
+
+    def _dispatch(self) -> None:
+        """Sends what waits over the connections that have nothing to do."""
+        while self._waiting and self._idle:
+            request = self._waiting.popleft()
+            request.sent = self._now
+            self._start(self._idle.pop(), request)
+
+    def _start(self, connection: HttpConnection, request: _Request) -> None:
+        self._busy[connection] = request
+        head = self._head if request.number >= 0 else self._hello_head
+        try:
+            connection.send((b"%b%d\r\n\r\n" % (head, request.size), request.data))
+        except OSError as error:
+            self._broken(connection, error)
+        else:
+            if connection.wants_write:
+                self._watch(connection)
+
+    def _end(self, request: _Request, status: int, message: str = "") -> None:
+        self._finish(request, status, 0, message, -1)
+
+    def _finish(
+        self, request: _Request, status: int, rejected: int, message: str, delay: int
+    ) -> None:
+        request.ended = True
+        request.data = b""
+        row = (
+            request.scheduled,
+            request.sent,
+            self._now,
+            request.spans,
+            request.size,
+            rejected,
+            status,
+            request.number,
+            delay,
+        )
+        self._log.add(row, message)
+
+    def _abandon(self) -> None:
+        self._now = time.monotonic_ns()
+        for connection, request in self._busy.items():
+            self._close(connection)
+            if request.number >= 0:
+                self._end(request, Status.ABANDONED, "no answer before the end of the run")
+        for request in self._waiting:
+            self._never_left(request, "the end of the run")
+        self._busy.clear()
+        self._waiting.clear()
+        self._by_deadline.clear()
+
+    def _never_left(self, request: _Request, until: str) -> None:
+        why = f": {self._reason}" if self._reason else ""
+        self._end(request, Status.CONNECT_FAILED, f"no connection before {until}{why}")
+
+    def _expire(self) -> None:
+        """Ends what is past its time."""
+        by_deadline = self._by_deadline
+        while by_deadline and (by_deadline[0].ended or by_deadline[0].deadline <= self._now):
+            request = by_deadline.popleft()
+            if request.ended:
+                continue
+            for connection, other in self._busy.items():
+                if other is request:
+                    # HTTP/1.1 has no other way to say that the answer is not wanted any more.
+                    del self._busy[connection]
+                    self._close(connection)
+                    self._end(request, Status.NO_ANSWER_TIMEOUT, "no answer before the deadline")
+                    break
+            else:
+                self._waiting.remove(request)
+                self._never_left(request, "the deadline")
+        for connection, by in list(self._connect_by.items()):
+            if by <= self._now:
+                self._lost(connection, "it does not answer")
+
+    # Connections.
+
+    def _pass_time(self, until: int) -> None:
+        """Handles what comes until ``until`` or for a moment, and what else is due by now."""
+        self._expire()
+        self._dispatch()
+        if self._closed and self._now >= self._retry_at:
+            self._open_all()
+        wake = min(until, self._now + _NAP_NS)
+        if self._by_deadline:
+            wake = min(wake, self._by_deadline[0].deadline)
+        if self._closed:
+            wake = min(wake, self._retry_at)
+        self._poll(wake)
+
+    def _poll(self, wake: int) -> None:
+        """Sleeps until ``wake`` or until a socket is ready, and handles all that are."""
+        left = wake - self._now
+        if left > _FINE_NS:
+            events = self._epoll.poll((left - _FINE_NS // 2) // 1_000_000 / 1e3)
+        else:
+            if left > 0:
+                select.select((self._epoll,), (), (), left / 1e9)
+            events = self._epoll.poll(0)
+        self._now = time.monotonic_ns()
+        for fd, _ in events:
+            connection = self._by_fd.get(fd)
+            if connection is None:
+                continue
+            if connection.state >= State.IDLE:
+                self._read(connection)
+            else:
+                self._go_on(connection)
+
+    def _open_all(self) -> None:
+        closed, self._closed = self._closed, []
+        for connection in closed:
+            try:
+                connection.open(self._addresses[self._address])
+            except OSError as error:
+                self._lost(connection, _said(error))
+            else:
+                self._connect_by[connection] = self._now + _CONNECT_NS
+                self._by_fd[connection.fileno()] = connection
+                self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _go_on(self, connection: HttpConnection) -> None:
+        try:
+            connection.go_on()
+        except OSError as error:
+            self._lost(connection, _said(error))
+            return
+        # The encrypted socket is another object with the same descriptor.
+        self._watch(connection)
+        if connection.state == State.IDLE:
+            del self._connect_by[connection]
+            if self._greeting is not None:
+                deadline = self._now + self._timeout_ns
+                data = _EMPTY[self._encoding]
+                self._start(connection, _Request(data, 0, 0, -1, self._now, deadline))
+            else:
+                self._free(connection)
+
+    def _watch(self, connection: HttpConnection) -> None:
+        events = select.EPOLLIN | (select.EPOLLOUT if connection.wants_write else 0)
+        self._epoll.modify(connection.fileno(), events)
+
+    def _free(self, connection: HttpConnection) -> None:
+        """The connection can take a request: one that waits, or the next."""
+        connection.state = State.IDLE
+        self._idle.append(connection)
+        self._dispatch()
+
+    def _read(self, connection: HttpConnection) -> None:
+        try:
+            if connection.unsent:
+                connection.flush()
+                self._watch(connection)
+            while True:
+                data = connection.receive()
+                if data is None:
+                    return
+                if not self._take(connection, data) or not connection.pending():
+                    return
+        except BadResponse as error:
+            request = self._busy.pop(connection, None)
+            self._lost(connection, str(error))
+            if request is not None and request.number >= 0:
+                self._end(request, Status.INVALID_RESPONSE, str(error))
+        except OSError as error:
+            self._broken(connection, error)
+
+    def _take(self, connection: HttpConnection, data: bytes) -> bool:
+        """Takes what came, no bytes being the end; whether more may come."""
+        if connection.state == State.IDLE:
+            # Nothing was asked for: the peer has had enough of the connection.
+            self._lost(connection, "it closes the connection")
+            return False
+        response = connection.reader.feed(data) if data else connection.reader.end()
+        if response is not None:
+            self._answered(connection, response)
+            return False
+        if not data:
+            self._broken(connection, None)
+            return False
+        return True
+
+    def _answered(self, connection: HttpConnection, response: Response) -> None:
+        request = self._busy.pop(connection)
+        connection.answered = True
+        self._backoff = 0
+        if self._greeting is not None:
+            self._greet(connection, response)
+        else:
+            answer = read_answer(response, request.spans, self._encoding)
+            self._finish(request, *answer)
+        # An answer that comes before all was sent ends the connection: the rest is not wanted.
+        if not response.reusable or connection.unsent:
+            self._close(connection)
+        else:
+            self._free(connection)
+
+    def _greet(self, connection: HttpConnection, response: Response) -> None:
+        assert self._greeting is not None
+        self._greeting[connection] = True
+        status = response.status
+        if status < 300 or status >= 500 or status in _NOT_ITS_STATUS:
+            return
+        said = read_answer(response, 0, self._encoding).message
+        hint = {401: "; is a --header missing?", 404: "; is the path right?"}.get(status, "")
+        self._reason = (
+            f"{self._endpoint.path} answers an empty export with {status} "
+            f"{PHRASES.get(status, '')}{hint}{f' ({said[:200]})' if said else ''}"
+        )
+
+    def _broken(self, connection: HttpConnection, error: OSError | None) -> None:
+        """The connection ended: what became of its request?"""
+        request = self._busy.pop(connection, None)
+        # A peer that refuses a request may close before it has read it all.
+        if error is not None and request is not None and connection.left:
+            response = _last_words(connection)
+            if response is not None:
+                self._busy[connection] = request
+                connection.reader.reset()
+                self._answered(connection, response._replace(reusable=False))
+                return
+        why = _said(error) if error is not None else "it closes the connection"
+        left = connection.left
+        self._lost(connection, why)
+        if request is None or request.number < 0:
+            return
+        if left:
+            self._end(request, Status.CONNECTION_LOST, f"the connection was lost: {why}")
+        else:
+            self._waiting.appendleft(request)
+
+    def _lost(self, connection: HttpConnection, why: str) -> None:
+        """Closes the connection, which its peer or the network ended."""
+        self._reason = why
+        if not connection.answered and self._now >= self._retry_at:
+            # Not at once: whoever refuses connections would be asked without pause.
+            self._backoff = min(max(2 * self._backoff, _BACKOFF_MIN_NS), _BACKOFF_MAX_NS)
+            self._retry_at = self._now + self._backoff
+            self._address = (self._address + 1) % len(self._addresses)
+        self._close(connection)
+
+    def _close(self, connection: HttpConnection) -> None:
+        if connection.state == State.CLOSED:
+            if connection not in self._closed:
+                self._closed.append(connection)
+            return
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._connect_by.pop(connection, None)
+        self._by_fd.pop(connection.fileno(), None)
+        connection.close()
+        self._closed.append(connection)
+
+
+def _head(endpoint: Endpoint, encoding: str, compression: str, headers: Headers) -> bytes:
+    """What every request begins with, up to its length."""
+    default = 443 if endpoint.tls else 80
+    host = endpoint.authority
+    fields = [
+        ("Host", host.removesuffix(f":{default}") if endpoint.port == default else host),
+        ("User-Agent", f"blaster/{__version__}"),
+        ("Content-Type", CONTENT_TYPES[encoding].decode()),
+        ("Accept-Encoding", "identity"),
+        *([("Content-Encoding", compression)] if compression != "none" else []),
+        *headers,
+    ]
+    lines = [f"POST {endpoint.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    return "\r\n".join([*lines, "Content-Length: "]).encode()
+
+
+def _addresses(endpoint: Endpoint) -> list[Address]:
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise TargetUnreachable(f"{endpoint.authority}: {error.strerror}") from None
+    addresses: list[Address] = [(int(family), where) for family, *_, where in found]
+    return list(dict.fromkeys(addresses))[:16]
+
+
+def _last_words(connection: HttpConnection) -> Response | None:
+    """A response that came before the connection broke."""
+    try:
+        while data := connection.receive():
+            response = connection.reader.feed(data)
+            if response is not None:
+                return response
+    except (OSError, BadResponse):
+        pass
+    return None
+
+
+def _said(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"TLS fails: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    return os.strerror(error.errno) if error.errno else str(error)
