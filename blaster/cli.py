@@ -237,6 +237,20 @@ def run(
     client_key: ClientKey = None,
     watch: Watches = None,
     seed: Seed = None,
+    verify: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ask a system what came of it: betrace (rules are made and removed), each with "
+            "=URL; repeatable. With --embedded betrace is the sink's stand-in."
+        ),
+    ] = None,
+    verify_limit: Annotated[
+        str, typer.Option(help="How long to wait for what comes late, at each question.")
+    ] = "60s",
+    verify_header: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, sent with every question, as a tenant; repeatable."),
+    ] = None,
     json: Annotated[
         str | None, typer.Option(help="Write the results to this file; - for standard output.")
     ] = None,
@@ -260,12 +274,18 @@ def run(
     from blaster import run as load_test
     from blaster.engine.results import Results
     from blaster.engine.signals import StopSignals
+    from blaster.errors import UsageError
     from blaster.measure.hdr import Latencies
     from blaster.report import console, hdr_file, json_file
     from blaster.report.outputs import Outputs
+    from blaster.units import parse_duration, quoted
 
     outputs = Outputs(json, markdown, html, csv, junit, github_summary)
     outputs.check()
+    try:
+        verify_limit_s = parse_duration(verify_limit) / 1e9
+    except ValueError as error:
+        raise UsageError(f"--verify-limit {quoted(verify_limit)}: {error}") from None
     for path in hdr or ():
         json_file.check_writable("--hdr", path)
     options = load_test.Options(
@@ -304,6 +324,9 @@ def run(
         warmup=warmup,
         thresholds=threshold or (),
         abort_on=abort_on or (),
+        verify=verify or (),
+        verify_limit_s=verify_limit_s,
+        verify_headers=verify_header or (),
     )
 
     def checkpoint(so_far: Results) -> None:

@@ -13,9 +13,18 @@ from fractions import Fraction
 
 from msgspec.structs import replace
 
+from blaster.backends.findings import Sent
+from blaster.backends.verify import (
+    DEFAULT_LIMIT_S,
+    Answers,
+    Verifier,
+    parse_headers,
+    parse_targets,
+)
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.results import Configuration, Results, results_of
 from blaster.engine.runner import Progress, Run, Runner, so_far
+from blaster.engine.sent import sent_of
 from blaster.engine.signals import StopSignals
 from blaster.engine.worker import TransportFactory
 from blaster.errors import TargetUnreachable, UsageError
@@ -86,6 +95,9 @@ class Options(OtlpOptions):
     warmup: str | None = None
     thresholds: Sequence[str] = ()
     abort_on: Sequence[str] = ()
+    verify: Sequence[str] = ()
+    verify_limit_s: float = DEFAULT_LIMIT_S
+    verify_headers: Sequence[str] = dataclasses.field(default=(), repr=False)
 
 
 def run(
@@ -106,6 +118,7 @@ def run(
     """
     scenario = scenario_of(options)
     _check_files(options)
+    _check_verify(options)
     otlp = otlp_settings.resolve(options)
     transport = otlp.transport
     if transport == "null" and options.embedded:
@@ -125,7 +138,10 @@ def run(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
-    with _target(options.embedded, otlp) as (otlp, sink):
+    with (
+        _target(options.embedded, otlp) as (otlp, sink),
+        _verifier(options, sink) as verifier,
+    ):
         if transport != "null" and sink is None:
             probe(otlp)
         target = None
@@ -166,6 +182,8 @@ def run(
         )
         if on_plan is not None:
             on_plan(plan)
+        if verifier is not None:
+            verifier.prepare()
         with _recording(options) as recording:
             runner = Runner(
                 plan,
@@ -181,9 +199,11 @@ def run(
             except TargetUnreachable as error:
                 raise TargetUnreachable(otlp.hide(str(error))) from None
         record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
+        asked = _ask(verifier, record, signals) if verifier is not None else None
         counts = sink.settled_counts() if sink is not None else None
-    results = results_of(record, configuration, counts)
+    results = results_of(record, configuration, counts, asked)
     results.verdict = judge(results, scenario)
+    results.notes += [note for asked in results.verification for note in asked.said()]
     if on_latencies is not None:
         on_latencies(_latencies(record))
     if configuration.insecure_skip_verify:
@@ -193,6 +213,37 @@ def run(
     if recording is not None:
         results.notes.append(f"recorded {recording.said()}")
     return results
+
+
+def _check_verify(options: Options) -> None:
+    """Refuses what names no backend, before anything is started."""
+    parse_targets(options.verify)
+    parse_headers(options.verify_headers)
+    if options.verify_headers and not options.verify:
+        raise UsageError("--verify-header: needs --verify")
+
+
+@contextmanager
+def _verifier(options: Options, sink: EmbeddedSink | None) -> Iterator[Verifier | None]:
+    """What asks the backends; what it makes there is removed when the context is left."""
+    if not options.verify:
+        yield None
+        return
+    with Verifier(
+        options.verify,
+        limit_s=options.verify_limit_s,
+        headers=parse_headers(options.verify_headers),
+        betrace_url=f"http://127.0.0.1:{sink.api_port}" if sink is not None else None,
+    ) as verifier:
+        yield verifier
+
+
+def _ask(verifier: Verifier, record: Run, signals: StopSignals) -> tuple[Sent, Answers]:
+    """Asks the backends about a run that has ended; after an interruption, without waiting."""
+    cut: list[bool] = [True] if record.interrupted else []
+    signals.on_stop = lambda: cut.append(True)
+    sent = sent_of(record)
+    return sent, verifier.ask(sent, record.end_ns / 1e9, lambda: bool(cut))
 
 
 class _Watch:

@@ -15,6 +15,7 @@ LAYERS = [
     {"pacing"},
     {"payload"},
     {"transport"},
+    {"backends"},
     {"engine"},
     {"verdict"},
     {"profile"},
@@ -30,6 +31,7 @@ HOMES = {
     "grpc": {"transport/grpc.py", "sink/grpc_receiver.py", "sink/exporter.py"},
     "psutil": {"measure/sampler.py"},
     "typer": {"cli.py"},
+    "prometheus_client": {"backends/metrics.py"},
     "google": {"payload", "sink", "transport/grpc.py"},
     "opentelemetry": {"payload", "sink", "transport/grpc.py"},
 }

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from blaster import __version__
+from blaster.backends.findings import FunnelStage, Sent, Verification
+from blaster.backends.verify import Answers
 from blaster.engine.ledger import (
     ACCEPTED,
     FAILED_SPANS,
@@ -157,9 +159,10 @@ class Lateness(msgspec.Struct):
 
 
 class Violations(msgspec.Struct):
-    """Violating spans that were sent, and those that the target says it detected (None: it was
-    not asked). ``of_workload``: those among the injected that are errors or slow spans of the
-    workload itself, beside the violation rate."""
+    """Violating spans that were sent, and what the target says it detected (None: it was not
+    asked). ``of_workload``: those among the injected that are errors or slow spans of the workload
+    itself, beside the violation rate. ``detected_by``: who says so. The sink counts spans; betrace
+    names traces, and ``expected`` are then the pairs of a rule and a trace that breaks it."""
 
     injected: int
     by_rule: dict[str, int]
@@ -167,6 +170,8 @@ class Violations(msgspec.Struct):
     detected: int | None
     detected_by_rule: dict[str, int] | None
     detection_rate: float | None
+    detected_by: str | None = None
+    expected: int | None = None
 
 
 class AveragePeak(msgspec.Struct):
@@ -276,7 +281,8 @@ class Results(msgspec.Struct):
     Counts (``spans``, ``requests``, ``bytes``, ``violations``, ``sink``) and the series cover the
     whole run; rates, latency, lateness, ``target`` and ``generator`` leave the warm-up out.
     ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``:
-    written while the run went on. ``aborted``: the condition that ended it early.
+    written while the run went on. ``aborted``: the condition that ended it early. ``funnel``: how
+    far the spans came, and where they were lost; ``verification``: what each backend said.
     """
 
     schema: int
@@ -312,6 +318,8 @@ class Results(msgspec.Struct):
     notes: list[str] = msgspec.field(default_factory=list)
     latency_distribution: Distribution | None = None
     latency_heat: heat.Heat | None = None
+    funnel: list[FunnelStage] = msgspec.field(default_factory=list)
+    verification: list[Verification] = msgspec.field(default_factory=list)
 
 
 def host() -> Host:
@@ -320,8 +328,14 @@ def host() -> Host:
     return Host(cpus or 1, platform.release(), platform.python_version(), __version__)
 
 
-def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) -> Results:
-    """The results of a closed run, or of one so far, without a verdict yet."""
+def results_of(
+    run: Run,
+    configuration: Configuration,
+    sink: SinkCounts | None,
+    asked: tuple[Sent, Answers] | None = None,
+) -> Results:
+    """The results of a closed run, or of one so far, without a verdict yet. ``asked``: what the
+    backends were told and what they answered."""
     ledger, scenario = run.ledger, run.plan.scenario
     sent, accepted = ledger.total(SENT_SPANS), ledger.total(ACCEPTED)
     scheduled, payload = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_BYTES)
@@ -364,7 +378,7 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
         latency_ms=_latency(run, measured),
         lateness_ms=_lateness(run, measured),
         backlog_spans=Peak(max((p.backlog for p in series), default=0)),
-        violations=_violations(run, sink),
+        violations=_violations(run, sink, asked),
         target=_target(run, warmup),
         generator=_generator(run, sent, warmup),
         sink=_sink(sink),
@@ -377,7 +391,30 @@ def results_of(run: Run, configuration: Configuration, sink: SinkCounts | None) 
         series=series,
         latency_distribution=_distribution(run, measured),
         latency_heat=heat.heat_of(run.heat.items),
+        funnel=_funnel(run, asked),
+        verification=asked[1].verifications if asked else [],
     )
+
+
+def _funnel(run: Run, asked: tuple[Sent, Answers] | None) -> list[FunnelStage]:
+    """From the schedule to what the backends found; empty where none was asked."""
+    if asked is None:
+        return []
+    ledger = run.ledger
+    scheduled, sent = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_SPANS)
+    accepted = ledger.total(ACCEPTED)
+    reasons = {
+        "rejected": ledger.total(REJECTED),
+        "failed": ledger.total(FAILED_SPANS),
+        "unanswered": ledger.total(UNKNOWN),
+    }
+    reason = ", ".join(f"{count:,} {name}" for name, count in reasons.items() if count)
+    late = "not offered in time" if scheduled > sent else ""
+    return [
+        FunnelStage("sent", sent, scheduled - sent, late, expected=scheduled),
+        FunnelStage("accepted", accepted, sent - accepted, reason, expected=sent),
+        *asked[1].stages,
+    ]
 
 
 def _by_status(counts: Int64) -> dict[str, int]:
@@ -500,15 +537,25 @@ def _percentiles(histogram: Histogram) -> Percentiles:
     return Percentiles(**histogram.summary_ms())
 
 
-def _violations(run: Run, sink: SinkCounts | None) -> Violations:
+def _violations(
+    run: Run, sink: SinkCounts | None, asked: tuple[Sent, Answers] | None
+) -> Violations:
+    """A backend's word counts where one detects violations; else the sink's."""
     injected = int(run.violations.sum())
     by_rule = dict(zip(RULES, run.violations.tolist(), strict=True))
-    own = int(run.own_violations.sum())
-    if sink is None:
-        return Violations(injected, by_rule, own, None, None, None)
-    detected = sum(sink.violations_by_rule.values())
-    rate = round(detected / injected, 6) if injected else None
-    return Violations(injected, by_rule, own, detected, sink.violations_by_rule, rate)
+    found = Violations(injected, by_rule, int(run.own_violations.sum()), None, None, None)
+    expected = injected
+    if asked is not None and asked[1].detects:
+        found.detected_by = "betrace"
+        found.detected_by_rule = asked[1].detected
+        found.expected = expected = sum(asked[0].violations.values())
+    elif sink is not None:
+        found.detected_by = "sink"
+        found.detected_by_rule = sink.violations_by_rule
+    if found.detected_by_rule is not None:
+        found.detected = sum(found.detected_by_rule.values())
+        found.detection_rate = round(found.detected / expected, 6) if expected else None
+    return found
 
 
 def _target(run: Run, warmup: int) -> Target | None:

@@ -98,12 +98,7 @@ class ColumnSource:
         index, per_batch = _ranges(first, counts)
         # Numbers count from 1: the mixing maps 0 to 0, and an ID of zero is invalid.
         number = (index + 1).view(np.uint64)
-        low = number * self._odd_trace
-        _fold(low, _32)
-        high = low * _MIX_2
-        _fold(high, _29)
-        np.multiply(low, _MIX_1, out=low)
-        _fold(low, _29)
+        high, low = self._trace_words(number)
 
         if quota_first is not None:
             index, _ = _ranges(quota_first, counts)
@@ -128,6 +123,22 @@ class ColumnSource:
         end = begin + entries.ends[rows]
         digits = self._draws.digits(number * self._odd_value, variants)
         return Columns((high, low, span_ids, start, end, digits), variants, counts)
+
+    def trace_ids(self, index: Int64) -> list[bytes]:
+        """The IDs of the traces of these numbers."""
+        high, low = self._trace_words((index + 1).view(np.uint64))
+        data = np.stack([high, low], axis=1).tobytes()
+        return [data[at : at + 16] for at in range(0, len(data), 16)]
+
+    def _trace_words(self, number: UInt64) -> tuple[UInt64, UInt64]:
+        """The two halves of the IDs of traces that are counted from 1."""
+        low = number * self._odd_trace
+        _fold(low, _32)
+        high = low * _MIX_2
+        _fold(high, _29)
+        np.multiply(low, _MIX_1, out=low)
+        _fold(low, _29)
+        return high, low
 
 
 class _Entries:

@@ -43,7 +43,8 @@ SPANS = 0
 class Mix:
     """The cells of a workload and their order, for a rate of violations and a layout.
 
-    ``cell_shape``, ``cell_kind``, ``cell_row`` (int64): what each cell is. ``template``: all its
+    ``cell_shape``, ``cell_kind``, ``cell_row`` (int64): what each cell is. ``breaks`` (bool, cells
+    x parts x rules): whether any span of its part breaks the rule. ``template``: all its
     bytes. ``parts``: the requests that a trace is spread over. ValueError where the shapes cannot
     be violated with or do not suit the layout.
     """
@@ -74,10 +75,23 @@ class Mix:
         self.template = build(shapes, [sorted(kinds) for kinds in kinds_of], layout)
         self.parts = self.template.parts
         counts = self._count_cells()
+        self.breaks = counts[:, :, SLOW:] > 0
         sums = np.zeros((len(self._lengths), max(self._lengths) + 1, self.parts, 4), np.int64)
         for number, (first, length) in enumerate(zip(self._first, self._lengths, strict=True)):
             np.cumsum(counts[first : first + length], axis=0, out=sums[number, 1 : length + 1])
         self._sums, self._whole_sums = sums, sums.sum(axis=2)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names of all services, in the order in which they are first seen."""
+        found = {
+            attribute.value.string_value: None
+            for shape in self.shapes
+            for resource in shape.request.resource_spans
+            for attribute in resource.resource.attributes
+            if attribute.key == "service.name"
+        }
+        return tuple(found)
 
     @property
     def spans_per_trace(self) -> float:

@@ -40,6 +40,11 @@ def summary(results: Results, console: Console) -> None:
     for rule, injected, detected in rows.violations(results):
         table.add_row(escape(rule), injected, detected)
     console.print(table)
+    if results.funnel:
+        table = _table("Funnel")
+        for row in rows.funnel(results):
+            table.add_row(*row)
+        console.print(table)
     table = _table("Verdict")
     for check in results.verdict.checks:
         table.add_row(

@@ -30,6 +30,7 @@ def to_markdown(results: Results) -> str:
             "",
             *table(("Rule", "Injected", "Detected"), rows.violations(results)),
             "",
+            *_funnel(results),
             "## Conclusion",
             "",
             f"**{'Passed' if verdict.passed else 'Failed'}.** "
@@ -43,6 +44,14 @@ def to_markdown(results: Results) -> str:
             "",
         ]
     )
+
+
+def _funnel(results: Results) -> list[str]:
+    """How far the spans came, where a backend was asked."""
+    if not results.funnel:
+        return []
+    head = ("Stage", "Seen", "Lost", "Why")
+    return ["## Funnel", "", *_table(head, rows.funnel(results)), ""]
 
 
 def _stages(results: Results) -> list[str]:

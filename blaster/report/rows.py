@@ -114,6 +114,19 @@ def violations(results: Results) -> list[tuple[str, str, str]]:
     ]
 
 
+def funnel(results: Results) -> list[tuple[str, str, str, str]]:
+    """Stage, how much it saw, what of it was lost, and why."""
+    return [
+        (
+            stage.stage,
+            NONE if stage.spans is None else f"{stage.spans:,} {stage.unit}",
+            f"{stage.lost:,} lost" if stage.lost else "",
+            stage.reason,
+        )
+        for stage in results.funnel
+    ]
+
+
 def mark(check: Check) -> str:
     """passed, FAILED or not measured."""
     return {True: "passed", False: "FAILED", None: "not measured"}[check.passed]
@@ -124,7 +137,8 @@ def _detected(results: Results) -> str:
     if found.detected is None:
         return f"not measured ({found.injected:,} injected)"
     share = "" if found.detection_rate is None else f" ({found.detection_rate:.1%} of expected)"
-    return f"{found.detected:,} of {found.injected:,}{share}"
+    expected = found.injected if found.expected is None else found.expected
+    return f"{found.detected:,} of {expected:,}{share}"
 
 
 def _steady(results: Results) -> str:

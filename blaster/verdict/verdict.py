@@ -16,7 +16,8 @@ from blaster.verdict.thresholds import NOT_MEASURED
 def judge(results: Results, scenario: Scenario) -> Verdict:
     """The verdict on a run by the scenario's criteria. A criterion that could not be measured is
     not failed, and is not claimed as passed either."""
-    checks = [_accounts(results), *_sink(results), *_criteria(results, scenario)]
+    checks = [_accounts(results), *_sink(results), *_verified(results)]
+    checks += _criteria(results, scenario)
     checks += [thresholds.check(results, threshold) for threshold in scenario.thresholds]
     if results.aborted is not None:
         checks.append(Check("abort-on", "does not hold", results.aborted, False))
@@ -61,15 +62,37 @@ def _sink(results: Results) -> list[Check]:
     return checks
 
 
+def _verified(results: Results) -> list[Check]:
+    """Nothing may be lost between the stages that the backends tell of, and each has to answer.
+    How many violations must be found is a criterion of the scenario."""
+    checks = []
+    for stage in results.funnel[2:]:
+        if stage.unit == "violations":
+            continue
+        expected = "?" if stage.expected is None else format_count(stage.expected)
+        actual = NOT_MEASURED if stage.spans is None else format_count(stage.spans)
+        if stage.reason:
+            actual = f"{actual}: {stage.reason}"
+        passed = None if stage.lost is None else stage.lost == 0
+        checks.append(Check(f"{stage.unit} {stage.stage}", expected, actual, passed))
+    for asked in results.verification:
+        checks += [
+            Check(f"{asked.backend} answers", "as it should", problem, False)
+            for problem in asked.problems
+        ]
+    return checks
+
+
 def _criteria(results: Results, scenario: Scenario) -> list[Check]:
     criteria, checks = scenario.criteria, []
     if criteria.detection_rate_min is not None and results.violations.injected:
         rate = results.violations.detection_rate
+        missed = next((s.reason for s in results.funnel if s.unit == "violations"), "")
         checks.append(
             Check(
                 "detection rate",
                 f"> {criteria.detection_rate_min:.1%}",
-                NOT_MEASURED if rate is None else f"{rate:.1%}",
+                (NOT_MEASURED if rate is None else f"{rate:.1%}") + (missed and f": {missed}"),
                 None if rate is None else rate > criteria.detection_rate_min,
             )
         )

@@ -1,0 +1,1 @@
+"""What real systems say of themselves: whether what was sent arrived, is found, and was judged."""

@@ -1,0 +1,190 @@
+"""A small HTTP client for strangers' answers: bounded in bytes, and in time, however slow they are.
+
+Follows no redirects, uses no proxy, and keeps no connection: it asks seldom. The deadline is the
+whole request's, from the connection to the last byte: every read waits only as long as is left,
+which neither http.client's timeout (each read's) nor a client built on it would see to.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from blaster import __version__
+from blaster.errors import BlasterError, UsageError
+from blaster.transport.headers import hide
+from blaster.units import quoted
+
+TIMEOUT_S = 5.0
+MOST_BYTES = 64 << 20
+MOST_SAID = 200
+
+
+class AskFailed(BlasterError):
+    """No usable answer; the text says what was asked and what came instead. ``status``: the HTTP
+    status, 0 where none came."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The beginning of a system's URLs: scheme, host, port and a path that may be empty."""
+
+    url: str
+    host: str
+    port: int
+    path: str
+    tls: bool
+
+
+def parse_base(option: str, url: str, default_port: int) -> Base:
+    """The base of an http:// or https:// URL. UsageError for what is none."""
+    wanted = f"{option} {quoted(url)}: must be http://HOST:PORT, a path may follow"
+    text = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"{wanted}, with a port from 1 to 65535") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise UsageError(wanted)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise UsageError(f"{wanted}, without user, query or fragment")
+    if not text.isprintable() or " " in text:
+        raise UsageError(wanted)
+    tls = parts.scheme == "https"
+    port = port or (443 if tls and default_port else default_port)
+    return Base(text.rstrip("/"), parts.hostname, port, parts.path.rstrip("/"), tls)
+
+
+@dataclass(slots=True)
+class Client:
+    """Asks one system. ``headers`` go with every request, such as a tenant's."""
+
+    base: Base
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = TIMEOUT_S
+    most_bytes: int = MOST_BYTES
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> bytes:
+        """The body of a 200. AskFailed else."""
+        status, body = self.request("GET", path, query)
+        if status != 200:
+            raise AskFailed(f"{self._said('GET', path)}: {status} {self._shown(body)}", status)
+        return body
+
+    def get_json(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """The JSON of a 200. AskFailed else, and for what is no JSON."""
+        body = self.get(path, query)
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise AskFailed(
+                f"{self._said('GET', path)}: no JSON: {self._shown(body)}", 200
+            ) from None
+
+    def request(
+        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None
+    ) -> tuple[int, bytes]:
+        """Status and body, of any status; ``body`` goes as JSON. AskFailed where none came whole
+        within the deadline, or it was too long."""
+        target = self.base.path + path + (f"?{urlencode(query)}" if query else "")
+        data = None if body is None else json.dumps(body).encode()
+        headers = {
+            "Host": self.base.host if self.base.port in (80, 443) else self._authority(),
+            "User-Agent": f"blaster/{__version__}",
+            "Accept": "application/json, text/plain;q=0.9, */*;q=0.1",
+            "Connection": "close",
+            **({"Content-Type": "application/json"} if data is not None else {}),
+            **self.headers,
+        }
+        connection = _Connection(self.base, time.monotonic() + self.timeout_s)
+        try:
+            connection.request(method, target, data, headers)
+            response = connection.getresponse()
+            answer = response.read(self.most_bytes + 1)
+            if response.length:  # Content-Length promised more
+                raise AskFailed(f"{self._said(method, path)}: the answer was cut short")
+        except TimeoutError:
+            raise AskFailed(
+                f"{self._said(method, path)}: no whole answer within {self.timeout_s:g} s"
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise AskFailed(f"{self._said(method, path)}: {self._shown(why.encode())}") from None
+        finally:
+            connection.close()
+        if len(answer) > self.most_bytes:
+            raise AskFailed(f"{self._said(method, path)}: more than {self.most_bytes:,} bytes")
+        return response.status, answer
+
+    def _shown(self, body: bytes) -> str:
+        """The beginning of an answer, without our headers' values, which it may repeat."""
+        return hide(said(body), tuple(self.headers.items()))
+
+    def _authority(self) -> str:
+        host = f"[{self.base.host}]" if ":" in self.base.host else self.base.host
+        return f"{host}:{self.base.port}"
+
+    def _said(self, method: str, path: str) -> str:
+        return f"{method} {self.base.url}{path}"
+
+
+def said(body: bytes) -> str:
+    """The beginning of what was answered, as one printable line."""
+    text = " ".join(body[: 4 * MOST_SAID].decode(errors="replace").split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= MOST_SAID else text[:MOST_SAID] + "…"
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection all of whose waits end at ``until`` (of time.monotonic())."""
+
+    def __init__(self, base: Base, until: float) -> None:
+        super().__init__(base.host, base.port)
+        self._base, self._until = base, until
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), _left(self._until))
+        if self._base.tls:
+            context = ssl.create_default_context()
+            context.sslsocket_class = _TimedTls
+            sock: Any = context.wrap_socket(plain, server_hostname=self.host)
+        else:
+            sock = _Timed(fileno=plain.detach())
+        sock.until = self._until
+        sock.settimeout(_left(self._until))
+        self.sock = sock
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _Timed(socket.socket):
+    until = 0.0
+
+    def recv_into(self, *arguments: Any) -> int:
+        self.settimeout(_left(self.until))
+        return super().recv_into(*arguments)
+
+
+class _TimedTls(ssl.SSLSocket):
+    until = 0.0
+
+    def recv_into(self, *arguments: Any) -> int:
+        self.settimeout(_left(self.until))
+        return super().recv_into(*arguments)

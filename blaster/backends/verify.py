@@ -1,0 +1,138 @@
+"""--verify: which backends are asked, in which order, and what their answers come to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from blaster.backends.betrace import DEFAULT_PORT as BETRACE_PORT
+from blaster.backends.betrace import Betrace
+from blaster.backends.client import Base, Client, parse_base
+from blaster.backends.findings import Backend, Flow, FunnelStage, Sent, Verification
+from blaster.backends.waiting import Wait
+from blaster.errors import UsageError
+from blaster.units import quoted
+
+OPTION = "--verify"
+PORTS = {"betrace": BETRACE_PORT}
+"""The backends, in the order in which spans come to them, and where they listen by default."""
+
+DEFAULT_LIMIT_S = 60.0
+
+
+@dataclass(slots=True)
+class Answers:
+    """What all backends said. ``detects``: one of them judges spans, and ``detected`` are the
+    violating traces that it found, by rule (None: it did not say)."""
+
+    stages: list[FunnelStage] = field(default_factory=list)
+    verifications: list[Verification] = field(default_factory=list)
+    detects: bool = False
+    detected: dict[str, int] | None = None
+
+
+class Verifier:
+    """Prepares the backends, asks them after the run, and undoes what was prepared. A context
+    manager: whatever ends the run, what was made in the backends is removed.
+
+    Raises UsageError for what names no backend.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        headers: Mapping[str, str] | None = None,
+        betrace_url: str | None = None,
+    ) -> None:
+        """``betrace_url``: where betrace without a URL is."""
+        self._limit_s = limit_s
+        self._backends: list[Backend] = []
+        for name, base in parse_targets(targets):
+            url = (
+                betrace_url
+                if name == "betrace" and betrace_url
+                else f"http://localhost:{PORTS[name]}"
+            )
+            self._backends.append(self._make(name, Client(base or _base(name, url), headers or {})))
+
+    def _make(self, name: str, client: Client) -> Backend:
+        return Betrace(client)
+
+    def prepare(self) -> None:
+        """Before the run; never raises for what a backend does."""
+        wait = Wait(self._limit_s, lambda: False)
+        for backend in self._backends:
+            backend.prepare(wait)
+
+    def ask(self, sent: Sent, accepted_at: float, stopped: Callable[[], bool]) -> Answers:
+        """After the run; ``accepted_at``: of time.monotonic(), when the last span was accepted."""
+        wait = Wait(self._limit_s, stopped, accepted_at)
+        flow = Flow(sent.accepted, sent.accepted + sent.unknown)
+        answers = Answers()
+        for backend in self._backends:
+            backend.verify(sent, flow, wait)
+            answers.verifications.append(backend.verification)
+            if isinstance(backend, Betrace):
+                answers.detects, answers.detected = True, backend.detected
+        answers.stages = flow.stages
+        return answers
+
+    def close(self) -> None:
+        """Removes what was made in the backends."""
+        for backend in self._backends:
+            backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def parse_targets(targets: Sequence[str]) -> list[tuple[str, Base | None]]:
+    """The backends and where they are (None: not said), in the order in which spans come to them.
+    UsageError for another name, for what is no URL, or for one twice."""
+    wanted: dict[str, list[str]] = {}
+    for target in targets:
+        name, _, url = target.partition("=")
+        if name not in PORTS:
+            raise UsageError(
+                f"{OPTION} {quoted(target)}: must be NAME or NAME=URL, with one of "
+                f"{', '.join(PORTS)}"
+            )
+        if url in wanted.setdefault(name, []):
+            raise UsageError(f"{OPTION} {quoted(target)}: is given twice")
+        wanted[name].append(url)
+    return [
+        (name, _base(name, url) if url else None) for name in PORTS for url in wanted.get(name, ())
+    ]
+
+
+def _base(name: str, url: str) -> Base:
+    return parse_base(f"{OPTION} {name}", url, PORTS[name])
+
+
+def parse_headers(texts: Sequence[str]) -> dict[str, str]:
+    """The headers of --verify-header. UsageError, without the value, for what is none."""
+    headers = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().lower()
+        if not equals or not re.fullmatch(r"[0-9a-z_-]+", name):
+            raise UsageError(
+                "--verify-header: must be NAME=VALUE, the name of letters, digits, - and _ only"
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise UsageError(f"--verify-header {quoted(name)}: its value must be printable ASCII")
+        headers[name] = value.strip()
+    return headers
