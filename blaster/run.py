@@ -31,6 +31,7 @@ from blaster.errors import TargetUnreachable, UsageError
 from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, parse_watch
 from blaster.payload.capture import capture
+from blaster.payload.capture.capture import Capture
 from blaster.payload.capture.recording import MAX_BYTES as MAX_RECORD_BYTES
 from blaster.payload.capture.recording import Recording
 from blaster.payload.template import LAYOUTS
@@ -182,8 +183,7 @@ def run(
         )
         if on_plan is not None:
             on_plan(plan)
-        if verifier is not None:
-            verifier.prepare()
+        _prepare(verifier)
         with _recording(options) as recording:
             runner = Runner(
                 plan,
@@ -199,20 +199,26 @@ def run(
             except TargetUnreachable as error:
                 raise TargetUnreachable(otlp.hide(str(error))) from None
         record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
-        asked = _ask(verifier, record, signals) if verifier is not None else None
+        asked = _ask(verifier, record, signals)
         counts = sink.settled_counts() if sink is not None else None
     results = results_of(record, configuration, counts, asked)
     results.verdict = judge(results, scenario)
-    results.notes += [note for asked in results.verification for note in asked.said()]
+    results.notes += _notes(results, captured, recording)
     if on_latencies is not None:
         on_latencies(_latencies(record))
-    if configuration.insecure_skip_verify:
-        results.notes.append("the server's certificate was not verified, as asked for")
-    if captured is not None:
-        results.notes += [f"template {captured.path}: {note}" for note in captured.notes]
-    if recording is not None:
-        results.notes.append(f"recorded {recording.said()}")
     return results
+
+
+def _notes(results: Results, captured: Capture | None, recording: Recording | None) -> list[str]:
+    """What there is to say beside the figures."""
+    notes = [note for asked in results.verification for note in asked.said()]
+    if results.configuration.insecure_skip_verify:
+        notes.append("the server's certificate was not verified, as asked for")
+    if captured is not None:
+        notes += [f"template {captured.path}: {note}" for note in captured.notes]
+    if recording is not None:
+        notes.append(f"recorded {recording.said()}")
+    return notes
 
 
 def _check_verify(options: Options) -> None:
@@ -238,8 +244,17 @@ def _verifier(options: Options, sink: EmbeddedSink | None) -> Iterator[Verifier 
         yield verifier
 
 
-def _ask(verifier: Verifier, record: Run, signals: StopSignals) -> tuple[Sent, Answers]:
+def _prepare(verifier: Verifier | None) -> None:
+    if verifier is not None:
+        verifier.prepare()
+
+
+def _ask(
+    verifier: Verifier | None, record: Run, signals: StopSignals
+) -> tuple[Sent, Answers] | None:
     """Asks the backends about a run that has ended; after an interruption, without waiting."""
+    if verifier is None:
+        return None
     cut: list[bool] = [True] if record.interrupted else []
     signals.on_stop = lambda: cut.append(True)
     sent = sent_of(record)

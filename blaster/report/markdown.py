@@ -51,7 +51,7 @@ def _funnel(results: Results) -> list[str]:
     if not results.funnel:
         return []
     head = ("Stage", "Seen", "Lost", "Why")
-    return ["## Funnel", "", *_table(head, rows.funnel(results)), ""]
+    return ["## Funnel", "", *table(head, rows.funnel(results)), ""]
 
 
 def _stages(results: Results) -> list[str]:
