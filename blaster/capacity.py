@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from blaster import run as load_test
+from blaster.cluster.cluster import Cluster
 from blaster.engine.recorder import Outcomes, Recorder
 from blaster.engine.results import Results
 from blaster.engine.signals import Interrupted, StopSignals
-from blaster.errors import UsageError
+from blaster.errors import BlasterError, UsageError
 from blaster.scenario.threshold import parse_thresholds
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.server import SinkOptions
@@ -56,11 +58,12 @@ REST_S = 0.3
 @dataclass(frozen=True, slots=True)
 class Search:
     """What to search with. ``options``: of every trial, without rate, duration and batch;
-    ``sink``: further arguments of the embedded sink."""
+    ``sink``: further arguments of the embedded sink; ``cluster``: the hosts that send."""
 
     options: load_test.Options
     goals: Goals
     sink: tuple[str, ...] = ()
+    cluster: Cluster | None = None
 
 
 def goals(
@@ -138,8 +141,11 @@ def find(
     Interrupted on SIGINT or SIGTERM."""
     began = time.monotonic()
     with _target(search) as options:
-        trials = _Trials(options, signals, on_trial)
-        trials.ceiling = calibrate(options, signals)
+        trials = _Trials(options, signals, on_trial, search.cluster)
+        if search.cluster is None:
+            trials.ceiling = calibrate(options, signals)
+        else:
+            trials.ceiling = ceiling_of(search.cluster, options)
         found = capacity.search(search.goals, trials.ceiling, trials.measure)
         rate = found.pdr or found.ndr
         if rate and found.limited_by != GENERATOR:
@@ -182,6 +188,33 @@ def _endpoint(sink: EmbeddedSink, options: load_test.Options) -> str:
     return sink.http_endpoint if protocol_of(options) == "http" else sink.endpoint
 
 
+def ceiling_of(cluster: Cluster, options: load_test.Options) -> Ceiling:
+    """What the hosts manage together, each against a sink of its own: as all have equal shares,
+    the slowest host's as often as there are hosts. BlasterError where one does not say."""
+    arguments = []
+    for option, value in (
+        ("--transport", options.transport),
+        ("--workers", options.workers),
+        ("--spans-per-trace", options.spans_per_trace),
+        ("--violation-rate", options.violation_rate),
+    ):
+        if value is not None:
+            arguments += [option, str(value)]
+    found = []
+    for name, said in zip(cluster.names, cluster.ceilings(arguments), strict=True):
+        try:
+            found.append(msgspec.json.decode(said, type=Ceiling))
+        except msgspec.DecodeError:
+            raise BlasterError(f"host {name} does not say what it can send: {said}") from None
+    hosts = len(found)
+    return Ceiling(
+        CALIBRATION_BATCHES[0],
+        hosts * min(ceiling.small_rate for ceiling in found),
+        CALIBRATION_BATCHES[1],
+        hosts * min(ceiling.large_rate for ceiling in found),
+    )
+
+
 def _in_the_clear(options: load_test.Options) -> load_test.Options:
     """The options for a sink of ours, which has no certificate."""
     return replace(
@@ -219,8 +252,10 @@ class _Trials:
         options: load_test.Options,
         signals: StopSignals,
         on_trial: Callable[[Trial], None] | None,
+        cluster: Cluster | None,
     ) -> None:
         self._options = options
+        self._cluster = cluster
         self._signals = signals
         self._on_trial = on_trial
         self.ceiling: Ceiling | None = None
@@ -279,7 +314,9 @@ class _Trials:
         # A retry would hide that the target pushed back, and offer it more than was asked for.
         options = replace(options, retry="off")
         with Recorder() as recorder:
-            results = load_test.run(options, self._signals, wrap=recorder.wrap)
+            results = load_test.run(
+                options, self._signals, recorder=recorder, cluster=self._cluster
+            )
             self._signals.on_stop = None  # a signal between two trials ends the search
             outcomes = recorder.outcomes()
         _check(results)
@@ -333,5 +370,8 @@ def _broken(results: Results, options: load_test.Options) -> list[str]:
 
 
 def _check(results: Results) -> None:
+    lost = [f"{host.host} {host.lost}" for host in results.hosts or () if host.lost is not None]
+    if lost:
+        raise BlasterError(f"the search cannot go on without host {lost[0]}")
     if results.interrupted:
         raise Interrupted("interrupted before the ceiling was found")

@@ -85,6 +85,16 @@ Watches = Annotated[
     typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
 ]
 Seed = Annotated[int | None, typer.Option(help="Makes the same spans again (default: drawn).")]
+ClusterUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Send from the hosts of this Dask scheduler, as tcp://HOST:8786 or tls://.",
+    ),
+]
+Hosts = Annotated[
+    int | None, typer.Option(help="How many of the cluster's hosts send (default: all).")
+]
 
 # Where results go: of run, capacity and report.
 MarkdownFile = Annotated[
@@ -251,6 +261,11 @@ def run(
         list[str] | None,
         typer.Option(help="NAME=VALUE, sent with every question, as a tenant; repeatable."),
     ] = None,
+    cluster: ClusterUrl = None,
+    hosts: Hosts = None,
+    on_host_lost: Annotated[
+        str, typer.Option(help="What a lost host does to the run: continue or stop.")
+    ] = "continue",
     json: Annotated[
         str | None, typer.Option(help="Write the results to this file; - for standard output.")
     ] = None,
@@ -272,6 +287,7 @@ def run(
 ) -> None:
     """Run a load test and judge it."""
     from blaster import run as load_test
+    from blaster.cluster.joined import joined
     from blaster.engine.results import Results
     from blaster.engine.signals import StopSignals
     from blaster.errors import UsageError
@@ -338,7 +354,10 @@ def run(
             hdr_file.write(found, path)
 
     with StopSignals() as signals:
-        with console.ProgressDisplay(quiet) as display:
+        with (
+            console.ProgressDisplay(quiet) as display,
+            joined(cluster, hosts, on_host_lost) as members,
+        ):
             results = load_test.run(
                 options,
                 signals,
@@ -346,6 +365,7 @@ def run(
                 display.begin,
                 on_checkpoint=checkpoint,
                 on_latencies=latencies if hdr else None,
+                cluster=members,
             )
         outputs.write(results)
     if not quiet:
@@ -418,6 +438,8 @@ def capacity(
     client_key: ClientKey = None,
     watch: Watches = None,
     seed: Seed = None,
+    cluster: ClusterUrl = None,
+    hosts: Hosts = None,
     json: Annotated[
         str | None, typer.Option(help="Write the findings to this file; - for standard output.")
     ] = None,
@@ -433,6 +455,7 @@ def capacity(
     """
     from blaster import capacity as finder
     from blaster import run as load_test
+    from blaster.cluster.joined import joined
     from blaster.engine.signals import StopSignals
     from blaster.report import capacity as report
     from blaster.report.outputs import Outputs
@@ -479,8 +502,8 @@ def capacity(
         if not quiet:
             console.print(report.trial_line(trial), markup=False, highlight=False)
 
-    with StopSignals() as signals:
-        found = finder.find(finder.Search(options, goals, sink), signals, show)
+    with StopSignals() as signals, joined(cluster, hosts, "stop") as members:
+        found = finder.find(finder.Search(options, goals, sink, members), signals, show)
         outputs.write(found)
     if not quiet:
         report.summary(found, console)

@@ -21,15 +21,18 @@ from blaster.backends.verify import (
     parse_headers,
     parse_targets,
 )
+from blaster.cluster.cluster import Cluster, hosts_of
+from blaster.cluster.conductor import Conductor
+from blaster.cluster.merged import ClusterRun
 from blaster.engine.plan import Plan, in_spans, mix_of
+from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results, results_of
 from blaster.engine.runner import Progress, Run, Runner, so_far
 from blaster.engine.sent import sent_of
 from blaster.engine.signals import StopSignals
-from blaster.engine.worker import TransportFactory
 from blaster.errors import TargetUnreachable, UsageError
 from blaster.measure.hdr import Latencies
-from blaster.measure.sampler import Sampler, parse_watch
+from blaster.measure.sampler import Sampler, Watch, parse_watch
 from blaster.payload.capture import capture
 from blaster.payload.capture.capture import Capture
 from blaster.payload.capture.recording import MAX_BYTES as MAX_RECORD_BYTES
@@ -54,7 +57,7 @@ MAX_MESSAGE_BYTES = 4 << 20
 """What a gRPC server takes unless told otherwise."""
 
 PACED_IN_FLIGHT, CLOSED_IN_FLIGHT = 256, 16
-"""Requests in flight by default: in all of a paced run, and for each worker of a closed loop."""
+"""Requests in flight by default: of a host in a paced run, of a worker in a closed loop."""
 
 MAX_CONNECTIONS = 10_000
 
@@ -109,18 +112,21 @@ def run(
     *,
     on_checkpoint: Callable[[Results], None] | None = None,
     on_latencies: Callable[[Latencies], None] | None = None,
-    wrap: Callable[[TransportFactory], TransportFactory] | None = None,
+    recorder: Recorder | None = None,
+    cluster: Cluster | None = None,
 ) -> Results:
     """Runs the load test and judges it. Raises BlasterError for what keeps it from starting.
 
     ``on_plan`` is called once, before anything is sent; ``on_checkpoint`` is given the results so
-    far every CHECKPOINT_S, ``on_latencies`` the histograms at the end. ``wrap`` turns what makes
-    the transports, in the workers, into something that makes others.
+    far every CHECKPOINT_S, ``on_latencies`` the histograms at the end. ``recorder`` is given every
+    Outcome. ``cluster``: the hosts that run it, in place of this machine.
     """
     scenario = scenario_of(options)
     _check_files(options)
     _check_verify(options)
     otlp = otlp_settings.resolve(options)
+    if cluster is not None:
+        otlp = _check_cluster(options, otlp, cluster)
     transport = otlp.transport
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
@@ -128,8 +134,8 @@ def run(
     captured = capture.read(options.template) if options.template is not None else None
     mix = mix_of(scenario, seed, captured.shapes if captured else ())
     offered = in_spans(scenario, mix)
-    workers = _workers(options, offered, transport)
-    connections, in_flight = _flight(options, offered, workers, transport)
+    workers = _workers(options, offered, transport, cluster)
+    connections, in_flight = _flight(options, offered, workers, transport, hosts_of(cluster))
     retry_mode = _retry(options, scenario)
     plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
     _check_batch(plan)
@@ -143,21 +149,10 @@ def run(
         _target(options.embedded, otlp) as (otlp, sink),
         _verifier(options, sink) as verifier,
     ):
-        if transport != "null" and sink is None:
+        if transport != "null" and sink is None and cluster is None:
             probe(otlp)
-        target = None
-        if watches:
-            target = Sampler(watches)
-        elif sink is not None:
-            target = Sampler([parse_watch(str(sink.pid))])
+        target = _sampler(watches, sink)
         settings = Settings(otlp, -(-connections // workers), -(-in_flight // workers))
-        make = retried(
-            factory(settings),
-            retry_mode,
-            in_flight=settings.in_flight,
-            timeout_s=otlp.timeout_s,
-            seed=seed,
-        )
         configuration = Configuration(
             endpoint=otlp.endpoint.url,
             transport=transport,
@@ -184,16 +179,10 @@ def run(
         if on_plan is not None:
             on_plan(plan)
         _prepare(verifier)
+        watch = _Watch(scenario, configuration, on_progress, on_checkpoint).update
         with _recording(options) as recording:
-            runner = Runner(
-                plan,
-                recorded(make if wrap is None else wrap(make), recording),
-                timeout_s=otlp.timeout_s,
-                signals=signals,
-                target=target,
-                on_progress=_Watch(scenario, configuration, on_progress, on_checkpoint).update,
-                keep_intervals=on_latencies is not None,
-            )
+            sending = _Sending(plan, settings, configuration, signals, target, watch)
+            runner = sending.runner(on_latencies is not None, recorder, recording, cluster)
             try:
                 record = runner.run()
             except TargetUnreachable as error:
@@ -202,6 +191,7 @@ def run(
         asked = _ask(verifier, record, signals)
         counts = sink.settled_counts() if sink is not None else None
     results = results_of(record, configuration, counts, asked)
+    results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, scenario)
     results.notes += _notes(results, captured, recording)
     if on_latencies is not None:
@@ -259,6 +249,61 @@ def _ask(
     signals.on_stop = lambda: cut.append(True)
     sent = sent_of(record)
     return sent, verifier.ask(sent, record.end_ns / 1e9, lambda: bool(cut))
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """What a runner needs, here or on a cluster."""
+
+    plan: Plan
+    settings: Settings
+    configuration: Configuration
+    signals: StopSignals
+    target: Sampler | None
+    watch: Callable[[Progress], str | None]
+
+    def runner(
+        self,
+        keep_intervals: bool,
+        recorder: Recorder | None,
+        recording: Recording | None,
+        cluster: Cluster | None,
+    ) -> Runner | Conductor:
+        """What sends the plan."""
+        if cluster is not None:
+            return cluster.conductor(
+                self.plan,
+                self.settings,
+                self.configuration,
+                signals=self.signals,
+                target=self.target,
+                on_progress=self.watch,
+                keep_intervals=keep_intervals,
+                recorder=recorder,
+            )
+        settings = self.settings
+        make = retried(
+            factory(settings),
+            self.configuration.retry,
+            in_flight=settings.in_flight,
+            timeout_s=settings.otlp.timeout_s,
+            seed=self.plan.seed,
+        )
+        return Runner(
+            self.plan,
+            recorded(make if recorder is None else recorder.wrap(make), recording),
+            timeout_s=settings.otlp.timeout_s,
+            signals=self.signals,
+            target=self.target,
+            on_progress=self.watch,
+            keep_intervals=keep_intervals,
+        )
+
+
+def _sampler(watches: Sequence[Watch], sink: EmbeddedSink | None) -> Sampler | None:
+    if watches:
+        return Sampler(watches)
+    return Sampler([parse_watch(str(sink.pid))]) if sink is not None else None
 
 
 class _Watch:
@@ -430,33 +475,56 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _workers(options: Options, scenario: Scenario, transport: str) -> int:
-    cpus = _cpus()
+def _check_cluster(options: Options, otlp: OtlpSettings, cluster: Cluster) -> OtlpSettings:
+    """The settings for the cluster's hosts. UsageError for what cannot be done there."""
+    if options.record is not None:
+        raise UsageError(f"--record {quoted(options.record)}: cannot be used with --cluster")
+    if options.embedded and not cluster.is_here:
+        raise UsageError(
+            "--embedded: the sink listens on this machine's loopback only; with --cluster start "
+            "`blaster sink --host ADDRESS` and give --endpoint"
+        )
+    cluster.check_same()
+    return dataclasses.replace(otlp, transport=cluster.transport(options.transport, otlp.transport))
+
+
+def _workers(options: Options, scenario: Scenario, transport: str, cluster: Cluster | None) -> int:
+    """The workers of all hosts."""
+    if cluster is not None:
+        return _workers_on(options, scenario, transport, cluster.cpus, len(cluster.members))
+    return _workers_on(options, scenario, transport, _cpus(), 1)
+
+
+def _workers_on(options: Options, scenario: Scenario, transport: str, cpus: int, hosts: int) -> int:
     _check_range("--workers", options.workers, max(8, 4 * cpus), f" on {cpus} CPUs")
     if options.workers is not None:
-        return options.workers
+        return options.workers * hosts
     if scenario.peak_rate is None:
-        return max(1, cpus - 1)
-    return max(1, min(cpus, -(-scenario.peak_rate // SPANS_PER_WORKER[transport])))
+        return max(1, cpus - 1) * hosts
+    wanted = -(-scenario.peak_rate // (SPANS_PER_WORKER[transport] * hosts))
+    return max(1, min(cpus, wanted)) * hosts
 
 
-def _flight(options: Options, scenario: Scenario, workers: int, transport: str) -> tuple[int, int]:
+def _flight(
+    options: Options, scenario: Scenario, workers: int, transport: str, hosts: int
+) -> tuple[int, int]:
     """Connections and requests in flight over all workers."""
     _check_range("--in-flight", options.in_flight, 100_000)
     _check_range("--connections", options.connections, MAX_CONNECTIONS)
     if transport == "http":
-        default = PACED_CONNECTIONS
+        default = PACED_CONNECTIONS * hosts
         if scenario.peak_rate is None:
             default = CLOSED_CONNECTIONS * workers
         given = [n for n in (options.connections, options.in_flight) if n is not None]
         connections = max(min(given, default=default), workers)
-        if connections > MAX_CONNECTIONS:
+        if connections > MAX_CONNECTIONS * hosts:
             raise UsageError(
                 f"--in-flight {connections}: over HTTP each takes a connection of its own: "
                 f"at most {MAX_CONNECTIONS:,}"
             )
         return connections, connections
-    default = PACED_IN_FLIGHT if scenario.peak_rate is not None else CLOSED_IN_FLIGHT * workers
+    closed = scenario.peak_rate is None
+    default = CLOSED_IN_FLIGHT * workers if closed else PACED_IN_FLIGHT * hosts
     in_flight = max(options.in_flight or default, workers)
     return max(options.connections or workers, workers), in_flight
 

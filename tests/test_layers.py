@@ -19,6 +19,7 @@ LAYERS = [
     {"engine"},
     {"verdict"},
     {"profile"},
+    {"cluster"},
     {"run", "doctor"},
     {"capacity"},
     {"report"},
@@ -28,6 +29,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 HOMES = {
+    "distributed": {"cluster/dask.py"},
     "grpc": {"transport/grpc.py", "sink/grpc_receiver.py", "sink/exporter.py"},
     "psutil": {"measure/sampler.py"},
     "typer": {"cli.py"},

@@ -58,8 +58,20 @@ SEG_REQUESTS, SEG_SENT, SEG_ACCEPTED, SEG_REJECTED, SEG_FAILED, SEG_UNKNOWN, _SE
 _SEGMENT_WORDS = _SEG_FIELDS + 3 * SIZE
 _TEXT_BYTES = 4096
 
-START_NS, STOP_NS, _CONTROL_WORDS = 0, 1, 2
-"""Words of the control block: when the run starts and when it was stopped; 0: not yet."""
+START_NS, STOP_NS, LEASE_NS, _CONTROL_WORDS = 0, 1, 2, 3
+"""Words of the control block: when the run starts and when it was stopped (0: not yet), and until
+when workers may send whatever else is said (0: no such limit)."""
+
+
+def plain_words() -> slice:
+    """Where in all words of a slab those are that belong to no segment."""
+    return slice(0, _STATUSES.stop)
+
+
+def segment_words(number: int) -> slice:
+    """Where in all words of a slab the segment ``number`` has its own."""
+    first = _STATUSES.stop + number * _SEGMENT_WORDS
+    return slice(first, first + _SEGMENT_WORDS)
 
 
 class Segment:
@@ -76,6 +88,7 @@ class Slab:
     """One worker's counts: a view of shared memory."""
 
     def __init__(self, words: Int64, text: memoryview, starts: Int64) -> None:
+        self.all_words = words
         self.words = words[: _STATUSES.stop]
         self._text = text
         self._starts = starts
@@ -244,6 +257,34 @@ class Ledger:
         """Requests sent again, by the Status of the try before, over all workers."""
         total: Int64 = np.sum([slab.retried_statuses for slab in self.slabs], axis=0)
         return total
+
+    def lease(self, until_ns: int) -> int:
+        """``until_ns``, or when the workers must stop sending whatever else is said, if earlier."""
+        lease = int(self.control[LEASE_NS])
+        return min(until_ns, lease) if lease else until_ns
+
+    def added(self, into: Int64, start_ns: int, known: Int64) -> Int64:
+        """Adds up the slabs' words into ``into`` (int64, as long as a slab's ``all_words``).
+
+        Words that are times are the latest of them, since ``start_ns``; states are left out. Only
+        segments in which more requests ended than ``known`` (int64, one a segment) are written;
+        returns what is known now.
+        """
+        now = known.copy()
+        for number in range(len(self._segments)):
+            here = [slab.segments[number].words for slab in self.slabs]
+            now[number] = sum(int(words[SEG_REQUESTS]) for words in here)
+            if now[number] > known[number]:
+                np.sum(here, axis=0, out=into[segment_words(number)])
+        # In this order, so that what was sent is never less than what is known of it.
+        plain = into[: _STATUSES.stop]
+        np.sum([slab.words for slab in self.slabs], axis=0, out=plain)
+        latest = max(int(slab.words[LAST_SENT_NS]) for slab in self.slabs)
+        plain[LAST_SENT_NS] = max(latest - start_ns, 0)
+        plain[STATE] = 0
+        raised = slice(_SENT, _SENT + base.RAISED)
+        np.sum([slab.sent for slab in self.slabs], axis=0, out=plain[raised])
+        return now
 
     def in_flight(self) -> int:
         """Requests sent and not yet answered."""

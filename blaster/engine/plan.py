@@ -138,7 +138,9 @@ class Plan:
     """Everything that the workers need to know and that does not change during the run.
 
     ``pacer`` is None for a closed loop. ``per_request`` counts traces: those of a block. The
-    scenario's rates are in spans per second, whatever unit the user chose.
+    scenario's rates are in spans per second, whatever unit the user chose. Of a run on several
+    ``hosts`` this is the part of number ``host``, which has ``workers`` of its own: worker i is
+    number i·hosts + host of them all.
     """
 
     scenario: Scenario
@@ -150,6 +152,8 @@ class Plan:
     traces: int | None
     pacer: Pacer | None
     segments: Segments
+    host: int = 0
+    hosts: int = 1
 
     @classmethod
     def of(cls, scenario: Scenario, *, seed: int, workers: int, mix: Mix | None = None) -> Plan:
@@ -193,7 +197,16 @@ class Plan:
         return ColumnSource(self.seed, self.mix)
 
     def shard(self, worker: int) -> Shard:
-        return Shard(self, worker)
+        return Shard(self, worker * self.hosts + self.host, self.workers * self.hosts)
+
+    def whole(self) -> Shard:
+        """All requests of the run, as if one worker sent them."""
+        return Shard(self, 0, 1)
+
+    def due(self, elapsed_ns: int) -> int:
+        """The spans due by then, this host's share to within a request. Not for a closed loop."""
+        assert self.pacer is not None
+        return self.pacer.due(elapsed_ns) // self.hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,22 +223,23 @@ class Requests:
 
 
 class Shard:
-    """One worker's part of a Plan. Its requests are numbered k = 0, 1, …."""
+    """The part of a Plan of the worker ``number`` of ``stride``. Its requests are numbered
+    k = 0, 1, …."""
 
-    def __init__(self, plan: Plan, worker: int) -> None:
+    def __init__(self, plan: Plan, number: int, stride: int) -> None:
         self._plan = plan
-        self._worker = worker
+        self._number, self._stride = number, stride
         if plan.deal.blocks is None:
             self.requests: int | None = None
             return
         self._run_requests = plan.deal.blocks * plan.deal.parts
         # Ceiling division: how many of the run's requests fall to this worker.
-        self.requests = max(0, -(-(self._run_requests - worker) // plan.workers))
+        self.requests = max(0, -(-(self._run_requests - number) // stride))
 
     def of(self, k: Int64) -> Requests:
         """What the requests k hold; those of the run's last block can hold fewer traces."""
         plan = self._plan
-        block, parts = plan.deal.of(k * plan.workers + self._worker)
+        block, parts = plan.deal.of(k * self._stride + self._number)
         first = block * plan.per_request
         counts = np.full(len(k), plan.per_request, np.int64)
         if plan.traces is not None:
@@ -238,14 +252,14 @@ class Shard:
     def times(self, k: Int64) -> Int64:
         """When each request k is due: ns since the start. Not for a closed loop."""
         assert self._plan.pacer is not None
-        return self._plan.pacer.times(self._positions(k * self._plan.workers + self._worker))
+        return self._plan.pacer.times(self._positions(k * self._stride + self._number))
 
     def ended(self, k: Int64) -> Int64:
         """When the traces of each request k ended: ns since the start. All parts of a trace say
         the same, and none goes out before. Not for a closed loop."""
         plan = self._plan
         assert plan.pacer is not None
-        request = k * plan.workers + self._worker
+        request = k * self._stride + self._number
         if plan.deal.parts == 1:
             return self.times(k)
         block, _ = plan.deal.of(request)
@@ -262,7 +276,7 @@ class Shard:
         low, high = 0, self.requests
         while low < high:
             middle = (low + high) // 2
-            request = np.array([middle * self._plan.workers + self._worker], np.int64)
+            request = np.array([middle * self._stride + self._number], np.int64)
             if int(self._positions(request)[0]) < spans:
                 low = middle + 1
             else:

@@ -33,6 +33,10 @@ class Recorder:
 
         return recorded
 
+    def add(self, outcomes: bytes) -> None:
+        """Adds Outcomes (the bytes of an array of dtype OUTCOME) that were recorded elsewhere."""
+        os.write(self._file.fileno(), outcomes)
+
     def outcomes(self) -> Outcomes:
         """All Outcomes so far (dtype OUTCOME), in order of their scheduled times."""
         size = os.fstat(self._file.fileno()).st_size // OUTCOME.itemsize * OUTCOME.itemsize

@@ -275,6 +275,46 @@ class Distribution(msgspec.Struct):
     service: list[tuple[float, float]]
 
 
+class Clock(msgspec.Struct):
+    """A host's time of day less the parent's, give or take ``uncertainty_ms``, as measured before
+    the start; ``drift_ms``: how far its clock went from the parent's until the end."""
+
+    offset_ms: float
+    uncertainty_ms: float
+    drift_ms: float
+
+
+class HostFigures(msgspec.Struct):
+    """One host's part of a run, as those of the whole."""
+
+    spans: Spans
+    rate: Rate
+    latency_ms: Latency
+    lateness_ms: Lateness
+    generator: Generator
+    limited_by: str
+    reason: str
+
+
+class HostResult(msgspec.Struct):
+    """One host of a cluster. ``start_late_ms``: how long after the agreed time it heard of the
+    start; ``lost``: how it was lost, None where it was not."""
+
+    host: str
+    address: str
+    cpus: int
+    lost: str | None
+    start_late_ms: float
+    clock: Clock
+    spans: Spans
+    rate: Rate
+    latency_ms: Latency
+    lateness_ms: Lateness
+    generator: Generator
+    limited_by: str
+    reason: str
+
+
 class Results(msgspec.Struct):
     """results.json.
 
@@ -283,6 +323,7 @@ class Results(msgspec.Struct):
     ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``:
     written while the run went on. ``aborted``: the condition that ended it early. ``funnel``: how
     far the spans came, and where they were lost; ``verification``: what each backend said.
+    ``hosts``: those of a cluster; None without one.
     """
 
     schema: int
@@ -314,6 +355,7 @@ class Results(msgspec.Struct):
     recovery: Recovery | None
     stages: list[StageResult]
     series: list[Point]
+    hosts: list[HostResult] | None = None
     verdict: Verdict | None = None
     notes: list[str] = msgspec.field(default_factory=list)
     latency_distribution: Distribution | None = None
@@ -443,9 +485,9 @@ def _rate(run: Run, begin_ns: int, end_ns: int, segments: Iterable[int]) -> Rate
     if pacer is not None:
         until = min(max(end_ns, begin_ns + 1), pacer.duration_ns)
         if begin_ns == 0 and end_ns >= run.plan.scenario.duration_ns:
-            target = pacer.total * 1e9 / pacer.duration_ns
+            target = pacer.total * 1e9 / pacer.duration_ns / run.plan.hosts
         else:
-            due = pacer.due(until - 1) - pacer.due(begin_ns - 1)
+            due = run.plan.due(until - 1) - run.plan.due(begin_ns - 1)
             target = due * 1e9 / (until - begin_ns)
     return Rate(target, int(counts[SEG_SENT]) / seconds, int(counts[SEG_ACCEPTED]) / seconds)
 
@@ -525,7 +567,10 @@ def _stage_spans(run: Run, begin: int, end: int | None, segments: list[int]) -> 
 
 def _scheduled_until(run: Run, end: int) -> int:
     """The spans of the requests that are due before ``end``."""
-    shards = [run.plan.shard(worker) for worker in range(run.plan.workers)]
+    plan = run.plan
+    if plan.hosts == 1:  # the workers' shares add up to it
+        return plan.whole().spans_of(plan.whole().due(end - 1))
+    shards = [plan.shard(worker) for worker in range(plan.workers)]
     return sum(shard.spans_of(shard.due(end - 1)) for shard in shards)
 
 

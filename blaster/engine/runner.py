@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -68,6 +69,17 @@ class LostWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class LostHost:
+    """A host of a cluster that was lost: which, and how."""
+
+    host: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"host {self.host} {self.how}"
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """What had been spent at a moment of the run, so that what follows can be told apart.
 
@@ -97,7 +109,7 @@ class Run:
     start_ns: int
     end_ns: int = 0
     interrupted: bool = False
-    lost_workers: list[LostWorker] = field(default_factory=list)
+    lost_workers: list[LostWorker | LostHost] = field(default_factory=list)
     partial: bool = False
     aborted: str | None = None
     series: Thinned[Point] = field(default_factory=lambda: Thinned(merge_points))
@@ -116,6 +128,20 @@ class Run:
     worker_ran: Share | None = None
     worker_waited: Share | None = None
     throttled_ns: int = 0
+
+    def balance(self, stop_ns: int) -> None:
+        """Balances the ledger of a run that was stopped at ``stop_ns``: what a worker sent and did
+        not account for is unknown."""
+        _balance(self, stop_ns)
+
+    def count_violations(self, worker: int, requests: int) -> None:
+        """Brings ``counted`` up to the worker's first so many requests."""
+        none = np.zeros(len(RULES), np.int64)
+        before, violations, own = self.counted.get(worker, (0, none, none))
+        shard = self.plan.shard(worker)
+        violations = violations + shard.violations_between(before, requests)
+        own = own + shard.own_violations_between(before, requests)
+        self.counted[worker] = (requests, violations, own)
 
     @property
     def warmup_ns(self) -> int | None:
@@ -155,13 +181,27 @@ class Progress:
     duration_ns: int
 
 
+class Steering(Protocol):
+    """What says when a run starts and how long it may go on, where that is not for the runner to
+    say: a host of a cluster has one. ``epoch_ns``: when its CLOCK_MONOTONIC was 0, ns since 1970
+    by the clock that all hosts go by."""
+
+    epoch_ns: int
+
+    def start(self, ledger: Ledger) -> int:
+        """Called once all workers are ready; returns when to start, in CLOCK_MONOTONIC ns."""
+
+    def tick(self, ledger: Ledger) -> None:
+        """Called some twenty times a second while the run goes on."""
+
+
 class Runner:
     """Runs a Plan once.
 
     ``make_transport`` is called in each worker; ``signals`` stop the run; ``target`` samples what
     is watched, or is None; ``on_progress`` is called once an interval from :meth:`run`, and a text
     that it returns ends the run, as the reason; ``keep_intervals``: latencies are kept for each
-    interval.
+    interval; ``steering`` starts the run, where there is one.
     """
 
     def __init__(
@@ -174,7 +214,9 @@ class Runner:
         target: Sampler | None = None,
         on_progress: Callable[[Progress], str | None] | None = None,
         keep_intervals: bool = False,
+        steering: Steering | None = None,
     ) -> None:
+        self._steering = steering
         self._plan = plan
         self._make_transport = make_transport
         self._timeout_s = timeout_s
@@ -183,8 +225,10 @@ class Runner:
         self._on_progress = on_progress
         self._keep_intervals = keep_intervals
         self._ledger = Ledger(plan.workers, plan.segments)
+        if steering is not None:
+            self._ledger.epoch_ns = steering.epoch_ns
         self._pids: dict[int, int] = {}  # pid → worker, of those that run
-        self._lost: list[LostWorker] = []
+        self._lost: list[LostWorker | LostHost] = []
 
     def run(self) -> Run:
         """Sends the whole plan, or until SIGINT or SIGTERM, and returns what was recorded.
@@ -235,11 +279,14 @@ class Runner:
             time.sleep(0.005)
 
     def _start(self) -> Run:
-        start = time.monotonic_ns() + START_DELAY_NS
+        if self._steering is None:
+            start = time.monotonic_ns() + START_DELAY_NS
+        else:
+            start = self._steering.start(self._ledger)
         run = Run(
             plan=self._plan,
             ledger=self._ledger,
-            started_at=time.time() + START_DELAY_NS / 1e9,
+            started_at=(self._ledger.epoch_ns + start) / 1e9,
             start_ns=start,
             target=self._target,
             lost_workers=self._lost,
@@ -266,6 +313,8 @@ class Runner:
             if now >= due:
                 due += interval * ((now - due) // interval + 1)
                 self._report(run, meter)
+            if self._steering is not None:
+                self._steering.tick(self._ledger)
             time.sleep(TICK_S)
             self._reap()
         if time.monotonic_ns() - run.start_ns > 100_000_000:
@@ -312,7 +361,7 @@ class Runner:
     def _close(self, run: Run) -> Run:
         run.end_ns = time.monotonic_ns()
         run.interrupted = self._stopped() != 0 and run.aborted is None
-        _balance(run, self._stopped() or run.end_ns)
+        run.balance(self._stopped() or run.end_ns)
         return run
 
 
@@ -325,12 +374,11 @@ def so_far(run: Run) -> Run:
     partial = replace(
         run, ledger=ledger, end_ns=now, partial=True, messages={}, lost_workers=[*run.lost_workers]
     )
-    _balance(partial, int(ledger.control[STOP_NS]))
+    partial.balance(int(ledger.control[STOP_NS]))
     return partial
 
 
 def _balance(run: Run, stop: int) -> None:
-    """Balances the ledger: what a worker sent and did not account for is unknown."""
     plan = run.plan
     none = np.zeros(len(RULES), np.int64)
     run.violations, run.own_violations = none.copy(), none.copy()
@@ -348,12 +396,9 @@ def _balance(run: Run, stop: int) -> None:
         unanswered = int(slab.words[SENT_REQUESTS]) - int(slab.statuses.sum())
         slab.statuses[Status.ABANDONED if run.partial else Status.WORKER_LOST] += unanswered
         slab.settle()
-        counted, violations, own = run.counted.get(worker, (0, none, none))
-        violations = violations + shard.violations_between(counted, sent_requests)
-        own = own + shard.own_violations_between(counted, sent_requests)
-        run.counted[worker] = (sent_requests, violations, own)
-        run.violations += violations
-        run.own_violations += own
+        run.count_violations(worker, sent_requests)
+        run.violations += run.counted[worker][1]
+        run.own_violations += run.counted[worker][2]
         for status, text in slab.said().items():
             run.messages.setdefault(status, text)
 
@@ -378,7 +423,7 @@ class _Meter:
         self._parent_cpu = self._parent_begin = time.process_time()
         self._then = time.monotonic_ns()
         self._begun = 0.0
-        self._awaited = _warmup_ends(run)
+        self._awaited = warmup_ends(run)
 
     def look(self, now: int) -> None:
         """Reads how long the workers ran and waited for a CPU, a few times a second."""
@@ -392,7 +437,7 @@ class _Meter:
         elapsed = now - run.start_ns
         pacer = run.plan.pacer
         failed = ledger.total(FAILED_SPANS) + ledger.total(REJECTED) + ledger.total(UNKNOWN)
-        scheduled = ledger.total(SENT_SPANS) if pacer is None else pacer.due(elapsed)
+        scheduled = ledger.total(SENT_SPANS) if pacer is None else run.plan.due(elapsed)
         counts = (scheduled, ledger.total(ACCEPTED), failed)
         response = ledger.response()
         recent = response.diff(self._response)
@@ -460,7 +505,7 @@ class _Meter:
         return percent, rss
 
 
-def _warmup_ends(run: Run) -> list[int]:
+def warmup_ends(run: Run) -> list[int]:
     """When the warm-up may end, in ns since the start: one time, several, or none."""
     scenario = run.plan.scenario
     if not scenario.warmup.auto:

@@ -144,7 +144,7 @@ class _Worker:
             ahead = np.arange(k, min(k + self._chunk_requests, shard.requests), dtype=np.int64)
             scheduled = shard.times(ahead) + self._start
             now = time.monotonic_ns()
-            if self._ledger.control[STOP_NS] or now >= until:
+            if self._ledger.control[STOP_NS] or now >= self._ledger.lease(until):
                 return
             if scheduled[0] > now + LEAD_NS:
                 transport.wait(min(int(scheduled[0]) - LEAD_NS, now + HORIZON_NS))
@@ -153,11 +153,9 @@ class _Worker:
             here = max(1, int(np.searchsorted(scheduled, now + HORIZON_NS)))
             ended = shard.ended(ahead[:here]) + self._start
             chunk = self._chunk(ahead[:here], scheduled[:here], ended)
-            offered = transport.send(chunk, until)
+            # Fewer than all only where the time is over, or the lease is: then it may be renewed.
+            k += transport.send(chunk, self._ledger.lease(until))
             self._record()
-            if offered < here:
-                return
-            k += here
 
     def _closed_loop(self) -> None:
         transport = self._transport
@@ -165,18 +163,15 @@ class _Worker:
         k = 0
         while not self._ledger.control[STOP_NS]:
             now = time.monotonic_ns()
-            if now >= until:
+            if now >= self._ledger.lease(until):
                 return
             ahead = np.arange(k, k + self._chunk_requests, dtype=np.int64)
             scheduled = np.full(len(ahead), now, np.int64)
             # Several workers send the parts of a trace: they all know when the run began.
             ended = scheduled if self._plan.mix.parts == 1 else np.full_like(scheduled, self._start)
             chunk = self._chunk(ahead, scheduled, ended)
-            offered = transport.send(chunk, until)
+            k += transport.send(chunk, self._ledger.lease(until))
             self._record()
-            if offered < len(ahead):
-                return
-            k += offered
 
     def _chunk(self, k: Int64, scheduled: Int64, ended: Int64) -> Chunk:
         """The stamped batches of requests ``k``, whose traces ended at ``ended``."""

@@ -35,6 +35,9 @@ _BUCKETS = HIGHEST_US.bit_length() - _HALF_BITS
 SIZE = (_BUCKETS + 1) * _HALF
 """Length of the counts array: 21,504 int64, 172 kB."""
 
+COARSE_BITS = 7
+"""What :func:`coarse` keeps of a value: its 7 highest bits, so that none moves by 1 %."""
+
 _FEW = 16  # below, a Python loop costs less than numpy's calls
 
 
@@ -49,6 +52,27 @@ def bounds() -> tuple[Int64, Int64]:
 _LOWEST, _HIGHEST = bounds()
 # HdrHistogram's median equivalent value: lowest + size // 2.
 _MEDIAN = _LOWEST + (_HIGHEST - _LOWEST + 1) // 2
+
+
+def _groups() -> tuple[Int64, Int64]:
+    bits = np.frexp(_LOWEST.astype(np.float64))[1].astype(np.int64)
+    shift = np.maximum(bits - COARSE_BITS, 0)
+    middle = (_LOWEST >> shift << shift) + (1 << shift) // 2
+    bucket = np.frexp((middle | (_LINEAR - 1)).astype(np.float64))[1] - (_HALF_BITS + 1)
+    places = (bucket.astype(np.int64) << _HALF_BITS) + (middle >> bucket)
+    first = np.flatnonzero(np.diff(places, prepend=-1))
+    return first, places[first]
+
+
+_GROUP_FIRST, _GROUP_PLACE = _groups()
+
+
+def coarse(counts: Int64) -> Int64:
+    """Counts (int64, SIZE) as many as these, each bucket's moved to the middle one of its group:
+    1,600 buckets at most are left, so that what is told of them stays small."""
+    grouped = np.zeros(SIZE, np.int64)
+    grouped[_GROUP_PLACE] = np.add.reduceat(counts, _GROUP_FIRST)
+    return grouped
 
 
 class Histogram:

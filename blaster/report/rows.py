@@ -105,6 +105,24 @@ def stages(results: Results) -> list[tuple[str, ...]]:
     ]
 
 
+def hosts(results: Results) -> list[tuple[str, ...]]:
+    """Host, spans sent and accepted, rate, latency's p50 and p99, lateness's p99, clock, limit."""
+    return [
+        (
+            host.host,
+            format_count(host.spans.sent),
+            format_count(host.spans.accepted),
+            f"{host.rate.achieved_spans_per_s:,.1f} spans/s",
+            ms(host.latency_ms.response.p50),
+            ms(host.latency_ms.response.p99),
+            ms(host.lateness_ms.p99),
+            f"{host.clock.offset_ms:+.3f} ± {host.clock.uncertainty_ms:.3f} ms",
+            host.limited_by if host.lost is None else f"lost: it {host.lost}",
+        )
+        for host in results.hosts or ()
+    ]
+
+
 def violations(results: Results) -> list[tuple[str, str, str]]:
     """Rule, injected, detected."""
     detected = results.violations.detected_by_rule

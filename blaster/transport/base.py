@@ -46,6 +46,7 @@ class Status(IntEnum):
     INVALID_RESPONSE = 35
     ABANDONED = 36
     WORKER_LOST = 37
+    HOST_LOST = 40
     CONNECT_FAILED = 64
     REFUSED_STREAM = 65
 

@@ -54,6 +54,9 @@ def _suspects(
     starved = starvation_of(results)
     if starved is not None:
         yield GENERATOR, starved
+    for host in results.hosts or ():
+        if host.limited_by == GENERATOR:
+            yield GENERATOR, f"host {host.host}: {host.reason}"
     offered = results.rate.achieved_spans_per_s
     if ceiling is not None and offered > NEAR_CEILING * ceiling:
         yield (
