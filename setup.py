@@ -52,8 +52,8 @@ if nghttp2 is not None:
     wire += ["wire_headers.c", "wire_answer.c"]
     wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
     wire += ["receiver_conn.c", "receiver_head.c", "receiver_pool.c", "receiver_gunzip.c"]
-    wire += ["receiver_capacity.c"]
+    wire += ["receiver_capacity.c", "receiver_faults.c"]
     flags = pkg_config("libnghttp2 zlib", "--cflags") or ()
-    extensions.append(extension("_wire", wire, flags=flags, libraries=nghttp2))
+    extensions.append(extension("_wire", wire, flags=flags, libraries=[*nghttp2, "-lm"]))
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

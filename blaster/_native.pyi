@@ -36,6 +36,12 @@ class Scanner:
     def request(self, data: Buffer, /) -> int:
         """Scans one ExportTraceServiceRequest; its number of spans, or -1 when malformed."""
 
+    def partly(self, data: Buffer, share: int, random: int, /) -> tuple[int, int]:
+        """As ``request``, but a share (of 2**32) of the spans, the last, does not count.
+
+        It is rounded up or down as ``random`` (below 2**32) has it. Returns (spans, rejected).
+        """
+
     def counts(self) -> ScanCounts:
         """What was counted so far, as one consistent snapshot."""
 

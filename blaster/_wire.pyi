@@ -73,11 +73,26 @@ class Receiver:
     def take(self) -> tuple[bytes, int]:
         """As Scanner.take: the spans that were kept. Any thread may ask; empty once closed."""
 
-    def scan(self, data: Buffer, /) -> int:
-        """Scans a message that came another way; its spans, or -1 when it is malformed.
+    def scan(self, data: Buffer, share: int, random: int, /) -> tuple[int, int]:
+        """Scans a message that came another way: (spans, rejected); spans -1: it is malformed.
 
-        Any thread may ask. Raises ValueError once closed, and when nothing is scanned.
+        Of a share (of 2**32) of its spans nothing counts; see Scanner.partly. Any thread may ask.
+        Raises ValueError once closed, when nothing is scanned, and for a share above 1.
         """
+
+    def fault(
+        self,
+        seed: int,
+        rows: tuple[tuple[int, int, int, int, int, int, bool, bool, bytes], ...],
+        /,
+    ) -> None:
+        """From now on requests meet these faults; see blaster.sink.faults. Any thread may ask.
+
+        Raises ValueError when a number is out of its range.
+        """
+
+    def fault_hits(self) -> tuple[int, ...]:
+        """How often each fault was met."""
 
     def freeze(self, seconds: float, /) -> None:
         """Stands still so long, as if the process were stopped. Any thread may ask."""

@@ -537,6 +537,14 @@ def sink(
             "new-dialect, never-ready, no-metrics; repeatable."
         ),
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A fault on purpose, such as delay=50ms..200ms@10% or "
+            "status=UNAVAILABLE,retry=2s@5%,from=10s,for=5s; repeatable."
+        ),
+    ] = None,
+    fault_seed: Annotated[int, typer.Option(help="Decides which requests meet the faults.")] = 0,
     violations_endpoint: Annotated[
         str | None,
         typer.Option(help="Where violations are exported as spans: OTLP/gRPC, http://HOST:PORT."),
@@ -564,6 +572,8 @@ def sink(
             service_time=service_time,
             betrace=betrace or (),
             violations_endpoint=violations_endpoint,
+            fault=fault or (),
+            fault_seed=fault_seed,
         )
     )
 

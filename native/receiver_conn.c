@@ -19,6 +19,8 @@ enum {
     BULK_LENGTH = 1 << 16,    /* of messages that it pays to read in place, frame by frame */
     BULK_AFTER = 4096,        /* bytes read along meanwhile: the heads of the next frames */
     BUCKETS = 128,
+    BODY_HEAD = 160,     /* bytes of an answer's message that are not filling */
+    PIECE_MAX = 1000,    /* bytes of a message in one DATA frame of ours */
     HPACK_TABLE = 4096,  /* the default size of the dynamic table, RFC 9113, 6.5.2 */
     FRAME_MIN = 1 << 14, /* what a peer may set as its largest frame: RFC 9113, 6.5.2 */
     FRAME_MAX = (1 << 24) - 1,
@@ -35,6 +37,12 @@ static const char HTTP1_ANSWER[] = "HTTP/1.1 505 HTTP Version Not Supported\r\n"
                                    "Content-Length: 35\r\n"
                                    "Connection: close\r\n\r\n"
                                    "This port speaks gRPC over HTTP/2.\n";
+
+/* The message of an answer that is not empty, its prefix included. */
+struct body {
+    size_t length, head_length; /* what follows the head is filled up */
+    uint8_t head[BODY_HEAD];
+};
 
 /* A call whose end is still to come. */
 struct stream {
@@ -54,9 +62,10 @@ struct stream {
     uint8_t prefix[PREFIX];
     uint8_t prefix_have;
     uint8_t encoding;
-    uint8_t answered; /* bytes of the answer's message that were sent */
-    bool ended;       /* the peer has closed its side */
-    bool answering;   /* a good answer waits for the peer's window */
+    uint32_t answered; /* bytes of the answer's message that were sent */
+    struct body *body; /* NULL: it is empty */
+    bool ended;        /* the peer has closed its side */
+    bool answering;    /* a good answer waits for the peer's window */
     bool opened_answer;
     bool bulk; /* a large message is being put together */
 };
@@ -94,7 +103,10 @@ struct conn {
     uint32_t blocked;     /* streams that are answering */
     uint32_t bulk;        /* streams that are so */
     size_t owed;          /* bytes to come of all messages that are being put together */
-    bool cut;             /* a stream was ended before the peer had ended it */
+    bool leaving;         /* no call is taken any more; once all are answered, that was it */
+    bool aborted;
+    int64_t shut_until; /* our windows are shut; 0: they are not */
+    bool cut;           /* a stream was ended before the peer had ended it */
 
     int64_t receive_window; /* what the peer may still send, of the connection's window */
     int64_t send_window;
@@ -178,17 +190,25 @@ static uint8_t *put_setting(uint8_t *p, uint16_t id, uint32_t value) {
 }
 
 /* A whole message fits into one frame, and into a stream's window without any update. */
+static uint32_t stream_window(const struct conn *conn) {
+    uint64_t window =
+        (uint64_t)conn->shared->limits.max_message + PREFIX + (uint64_t)WINDOW_DEFAULT;
+    return (uint32_t)(window > (uint64_t)WINDOW_MAX ? (uint64_t)WINDOW_MAX : window);
+}
+
+static void put_window_setting(struct conn *conn, uint32_t window) {
+    uint8_t *p = put_frame(conn, 6, NGHTTP2_SETTINGS, 0, 0);
+    put_setting(p, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window);
+}
+
 static void put_preface(struct conn *conn) {
     uint64_t whole = (uint64_t)conn->shared->limits.max_message + PREFIX;
-    uint64_t window = whole + (uint64_t)WINDOW_DEFAULT;
     uint64_t frame = whole < FRAME_MIN ? FRAME_MIN : whole;
     if (frame > FRAME_MAX)
         frame = FRAME_MAX;
-    if (window > (uint64_t)WINDOW_MAX)
-        window = (uint64_t)WINDOW_MAX;
     uint8_t *p = put_frame(conn, 24, NGHTTP2_SETTINGS, 0, 0);
     p = put_setting(p, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, conn->shared->limits.max_streams);
-    p = put_setting(p, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (uint32_t)window);
+    p = put_setting(p, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, stream_window(conn));
     p = put_setting(p, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, (uint32_t)frame);
     put_setting(p, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HEAD_SIZE_MAX);
     put_window_update(conn, 0, (uint32_t)(WINDOW_MAX - WINDOW_DEFAULT));
@@ -259,12 +279,38 @@ static void put_error(struct conn *conn, uint32_t stream, const char *http_statu
         percent_encode(message, answer.message);
         put_field(&p, "grpc-message", message);
     }
+    if (answer.fault != NULL && answer.fault->fault.text[0] != '\0')
+        put_field(&p, "grpc-status-details-bin", answer.fault->fault.text);
     if (answer.status == GRPC_UNIMPLEMENTED)
         put_field(&p, "grpc-accept-encoding", "identity,gzip");
     size_t length = (size_t)(p - block);
     uint8_t *out = put_frame(conn, length, NGHTTP2_HEADERS,
                              NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, stream);
     memcpy(out, block, length);
+}
+
+/* An answer that is HTTP's and not gRPC's: what a proxy says. */
+static void put_http(struct conn *conn, uint32_t stream, int64_t status, const char *retry_after) {
+    uint8_t block[256], *p = block;
+    char digits[4] = {(char)('0' + status / 100 % 10), (char)('0' + status / 10 % 10),
+                      (char)('0' + status % 10)};
+    put_table_size(conn, &p);
+    *p++ = 0x08; /* :status, literal without indexing */
+    *p++ = 3;
+    put_text(&p, digits);
+    put_field(&p, "content-type", "text/html");
+    if (retry_after[0] != '\0')
+        put_field(&p, "retry-after", retry_after);
+    size_t length = (size_t)(p - block);
+    uint8_t *out = put_frame(conn, length, NGHTTP2_HEADERS,
+                             NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, stream);
+    memcpy(out, block, length);
+}
+
+static void put_goaway(struct conn *conn, uint32_t code) {
+    uint8_t *p = put_frame(conn, 8, NGHTTP2_GOAWAY, 0, 0);
+    put32(p, conn->last_stream);
+    put32(p + 4, code);
 }
 
 /* The headers of a good answer. From the second one on they are in the peer's HPACK table, which
@@ -348,16 +394,23 @@ static struct stream *stream_open(struct conn *conn, uint32_t id) {
     return stream;
 }
 
-/* Puts a good answer off until its time. */
+/* Puts a good answer off until its time. Most come in the order of their times. */
 static void stream_later(struct conn *conn, struct stream *stream, int64_t at) {
     struct conn_shared *shared = conn->shared;
+    struct stream *sooner = shared->last_later;
+    while (sooner != NULL && sooner->answer_at > at)
+        sooner = sooner->sooner;
     stream->answer_at = at;
-    stream->sooner = shared->last_later;
-    if (stream->sooner != NULL)
-        stream->sooner->later = stream;
+    stream->sooner = sooner;
+    stream->later = sooner != NULL ? sooner->later : shared->first_later;
+    if (sooner != NULL)
+        sooner->later = stream;
     else
         shared->first_later = stream;
-    shared->last_later = stream;
+    if (stream->later != NULL)
+        stream->later->sooner = stream;
+    else
+        shared->last_later = stream;
 }
 
 static void stream_not_later(struct conn_shared *shared, struct stream *stream) {
@@ -398,17 +451,18 @@ static void stream_close(struct conn *conn, struct stream *stream) {
         conn->owed -= stream->length - stream->have;
         pool_give(&shared->pool, stream->buffer);
     }
+    free(stream->body);
     stream->chain = shared->free_streams;
     shared->free_streams = stream;
+    if (conn->leaving && conn->streams == 0)
+        conn->phase = ENDED;
 }
 
 /* Ends the connection for what the peer did: RFC 9113, 5.4.1. */
 static void breach(struct conn *conn, uint32_t code) {
     if (conn->phase == ENDED)
         return;
-    uint8_t *p = put_frame(conn, 8, NGHTTP2_GOAWAY, 0, 0);
-    put32(p, conn->last_stream);
-    put32(p + 4, code);
+    put_goaway(conn, code);
     conn->phase = ENDED;
     conn->shared->breaches++;
 }
@@ -432,7 +486,7 @@ static void stream_breach(struct conn *conn, struct stream *stream, uint32_t cod
  * 8.1. */
 static void stream_refuse(struct conn *conn, struct stream *stream, const char *http_status,
                           int status, const char *message) {
-    put_error(conn, stream->id, http_status, (struct grpc_answer){status, message, 0});
+    put_error(conn, stream->id, http_status, (struct grpc_answer){status, message, 0, NULL, 0});
     if (!stream->ended) {
         put_reset(conn, stream->id, NGHTTP2_NO_ERROR);
         conn->cut = true;
@@ -441,24 +495,30 @@ static void stream_refuse(struct conn *conn, struct stream *stream, const char *
     stream_close(conn, stream);
 }
 
-/* Sends as much of a good answer as the peer's windows allow; the rest follows when they open. */
+/* Sends as much of a good answer as the peer's windows and our output allow; the rest follows when
+ * there is room. */
 static void stream_answer(struct conn *conn, struct stream *stream) {
-    static const uint8_t empty_message[PREFIX] = {0};
+    static const struct body empty = {.length = PREFIX, .head_length = PREFIX};
+    const struct body *body = stream->body != NULL ? stream->body : &empty;
     if (!stream->opened_answer)
         put_good_headers(conn, stream->id);
     stream->opened_answer = true;
-    int64_t window = stream->window < conn->send_window ? stream->window : conn->send_window;
-    if (window > 0 && stream->answered < PREFIX) {
-        uint8_t piece = (uint8_t)(PREFIX - stream->answered);
-        if (piece > window)
-            piece = (uint8_t)window;
+    while (stream->answered < body->length &&
+           conn->output_end - conn->output_start <= OUTPUT_HIGH && conn->phase != ENDED) {
+        int64_t window = stream->window < conn->send_window ? stream->window : conn->send_window;
+        size_t at = stream->answered, piece = body->length - at;
+        if (window <= 0)
+            break;
+        piece = piece < PIECE_MAX ? piece : PIECE_MAX;
+        piece = (int64_t)piece < window ? piece : (size_t)window;
         uint8_t *p = put_frame(conn, piece, NGHTTP2_DATA, 0, stream->id);
-        memcpy(p, empty_message + stream->answered, piece);
-        stream->answered = (uint8_t)(stream->answered + piece);
-        stream->window -= piece;
-        conn->send_window -= piece;
+        for (size_t i = 0; i < piece; i++)
+            p[i] = at + i < body->head_length ? body->head[at + i] : 'x';
+        stream->answered += (uint32_t)piece;
+        stream->window -= (int64_t)piece;
+        conn->send_window -= (int64_t)piece;
     }
-    if (stream->answered < PREFIX) {
+    if (stream->answered < body->length) {
         conn->blocked += !stream->answering;
         stream->answering = true;
         return;
@@ -520,6 +580,112 @@ static bool message_append(struct conn *conn, struct stream *stream, const uint8
     return true;
 }
 
+static size_t put_varint(uint8_t *p, uint64_t value) {
+    size_t length = 0;
+    for (; value > 127; value >>= 7)
+        p[length++] = (uint8_t)(value | 128);
+    p[length++] = (uint8_t)value;
+    return length;
+}
+
+/* ExportTraceServiceResponse.partial_success = 1 {rejected_spans = 1; error_message = 2}, of which
+ * the text is `text`, or `filling` bytes. */
+static void partial_success(struct body *body, int64_t rejected, const char *text, size_t filling) {
+    size_t text_length = text != NULL ? strlen(text) : filling;
+    uint8_t inside[48], *p = body->head + PREFIX;
+    size_t length = 0;
+    inside[length++] = 0x08;
+    length += put_varint(inside + length, (uint64_t)rejected);
+    inside[length++] = 0x12;
+    length += put_varint(inside + length, text_length);
+    *p++ = 0x0a;
+    p += put_varint(p, length + text_length);
+    memcpy(p, inside, length);
+    p += length;
+    if (text != NULL) {
+        memcpy(p, text, text_length);
+        p += text_length;
+    }
+    body->head_length = (size_t)(p - body->head);
+    body->length = body->head_length + (text != NULL ? 0 : filling);
+}
+
+/* The answer's message, for the faults that are in it. False: memory is short. */
+static bool make_body(struct stream *stream, const struct grpc_answer *answer) {
+    const struct fault *fault = &answer->fault->fault;
+    struct body *body = stream->body = calloc(1, sizeof *body);
+    if (body == NULL)
+        return false;
+    if (fault->kind == FAULT_PARTIAL) {
+        partial_success(body, answer->rejected, "rejected on purpose", 0);
+    } else if (fault->kind == FAULT_OVERSIZE) {
+        partial_success(body, 0, NULL, (size_t)fault->low);
+    } else {
+        body->length = body->head_length = PREFIX + 16;
+        body->head[PREFIX] = 0xff; /* no tag: its wire type is 7 */
+        for (size_t i = 1; i < 16; i++)
+            body->head[PREFIX + i] = (uint8_t)(answer->fault->random >> i * 4);
+    }
+    put32(body->head + 1, (uint32_t)(body->length - PREFIX));
+    return true;
+}
+
+/* Does to the call what its fault asks for. True: it is to be answered all the same. */
+static bool message_fault(struct conn *conn, struct stream *stream,
+                          const struct grpc_answer *answer) {
+    struct conn_shared *shared = conn->shared;
+    const struct fault *fault = &answer->fault->fault;
+    switch (fault->kind) {
+    case FAULT_STATUS:
+        put_error(conn, stream->id, NULL, *answer);
+        break;
+    case FAULT_HTTP:
+        put_http(conn, stream->id, fault->low, fault->text);
+        break;
+    case FAULT_CONTENT_TYPE:
+        put_http(conn, stream->id, 200, "");
+        break;
+    case FAULT_RST:
+        put_reset(conn, stream->id, (uint32_t)fault->low);
+        break;
+    case FAULT_FRAMES:
+        memset(reserve(conn, 64), 0xff, 64); /* a frame's head that breaks every rule */
+        break;
+    case FAULT_RESET:
+        conn->aborted = true;
+        conn->phase = ENDED;
+        return false;
+    case FAULT_HALF_CLOSE:
+        conn->phase = ENDED;
+        return false;
+    case FAULT_PARTIAL:
+        if (answer->rejected == 0)
+            return true;
+        /* fall through */
+    case FAULT_GARBAGE:
+    case FAULT_OVERSIZE:
+        if (answer->status != GRPC_OK || make_body(stream, answer))
+            return true;
+        put_reset(conn, stream->id, NGHTTP2_INTERNAL_ERROR);
+        break;
+    case FAULT_GOAWAY:
+        if (!conn->leaving)
+            put_goaway(conn, NGHTTP2_NO_ERROR);
+        conn->leaving = true;
+        return true;
+    case FAULT_SLOW_READ:
+        if (conn->shut_until == 0)
+            put_window_setting(conn, 0);
+        conn->shut_until = shared->now + fault->low;
+        return true;
+    default:
+        return true;
+    }
+    shared->refused++;
+    stream_close(conn, stream);
+    return false;
+}
+
 /* The call is complete. `whole` is the message where it lay in one piece, else NULL. */
 static void message_end(struct conn *conn, struct stream *stream, const uint8_t *whole) {
     struct conn_shared *shared = conn->shared;
@@ -559,6 +725,9 @@ static void message_end(struct conn *conn, struct stream *stream, const uint8_t 
     }
     struct grpc_answer answer = shared->deliver(shared->context, whole, length);
     conn->nuisance -= conn->nuisance < NUISANCE_PER_MESSAGE ? conn->nuisance : NUISANCE_PER_MESSAGE;
+    if (answer.fault != NULL && answer.fault->fault.kind != FAULT_NONE &&
+        !message_fault(conn, stream, &answer))
+        return;
     if (answer.status != GRPC_OK)
         stream_refuse(conn, stream, NULL, answer.status, answer.message);
     else if (answer.at > shared->now)
@@ -624,6 +793,11 @@ static bool read_block(struct conn *conn, const uint8_t *block, size_t length, s
 
 static void begin_call(struct conn *conn, uint32_t id, bool ends, const struct head *head) {
     conn->last_stream = id;
+    if (conn->leaving) { /* it came after our GOAWAY, which the peer has not seen yet */
+        conn->cut = true;
+        annoy(conn);
+        return;
+    }
     if (conn->streams >= conn->shared->limits.max_streams) {
         put_reset(conn, id, NGHTTP2_REFUSED_STREAM); /* RFC 9113, 5.1.2 */
         conn->cut = true;
@@ -1161,9 +1335,21 @@ const uint8_t *conn_output(const struct conn *conn, size_t *length) {
 
 void conn_sent(struct conn *conn, size_t length) {
     conn->output_start += length;
-    if (conn->output_start == conn->output_end)
-        conn->output_start = conn->output_end = 0;
+    if (conn->output_start != conn->output_end)
+        return;
+    conn->output_start = conn->output_end = 0;
+    if (conn->blocked > 0 && conn->phase != ENDED)
+        answer_blocked(conn);
 }
+
+void conn_hurry(struct conn *conn) {
+    if (conn->shut_until == 0 || conn->shared->now < conn->shut_until || conn->phase == ENDED)
+        return;
+    put_window_setting(conn, stream_window(conn));
+    conn->shut_until = 0;
+}
+
+bool conn_aborted(const struct conn *conn) { return conn->aborted; }
 
 int64_t conn_due(const struct conn_shared *shared) {
     return shared->first_later != NULL ? shared->first_later->answer_at : INT64_MAX;
@@ -1184,9 +1370,7 @@ bool conn_ended(const struct conn *conn) { return conn->phase == ENDED; }
 
 void conn_goaway(struct conn *conn) {
     if (conn->phase != IN_PREFACE && conn->phase != ENDED) {
-        uint8_t *p = put_frame(conn, 8, NGHTTP2_GOAWAY, 0, 0);
-        put32(p, conn->last_stream);
-        put32(p + 4, NGHTTP2_NO_ERROR);
+        put_goaway(conn, NGHTTP2_NO_ERROR);
     }
     conn->phase = ENDED;
 }

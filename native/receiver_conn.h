@@ -7,6 +7,7 @@
 #ifndef BLASTER_RECEIVER_CONN_H
 #define BLASTER_RECEIVER_CONN_H
 
+#include "receiver_faults.h"
 #include "receiver_gunzip.h"
 #include "receiver_pool.h"
 
@@ -29,7 +30,9 @@ enum grpc_status {
 struct grpc_answer {
     int status;
     const char *message;
-    int64_t at; /* nanoseconds of the monotonic clock, never before those of an earlier answer */
+    int64_t at;                     /* nanoseconds of the monotonic clock */
+    const struct fault_draw *fault; /* what the call meets, until the next is delivered; or NULL */
+    int64_t rejected;               /* spans, of a good answer */
 };
 
 /* Takes one complete message of one complete call and says what to answer. Whoever wants a sink
@@ -93,6 +96,12 @@ int64_t conn_due(const struct conn_shared *shared);
 /* Answers the call whose time has come, if there is one, and returns the owner of its connection,
  * whose output is then to be sent; NULL when no answer is due. */
 void *conn_next_due(struct conn_shared *shared);
+
+/* Sends what is owed by the time: to be called some fifty times a second. */
+void conn_hurry(struct conn *conn);
+
+/* True once the connection is to be reset, with all that is in it. */
+bool conn_aborted(const struct conn *conn);
 
 /* True once the connection is to be closed as soon as its output has been sent. */
 bool conn_ended(const struct conn *conn);

@@ -84,6 +84,8 @@ struct tally {
     uint64_t violations[SCAN_RULES];
     const struct kept *kept;
     uint64_t watched;   /* rules */
+    uint64_t keep;      /* so many spans count, and */
+    uint64_t left_out;  /* ... these beyond them do not */
     uint64_t put, full; /* spans put behind the ring's head, and those that found no room */
 };
 
@@ -436,6 +438,10 @@ static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tal
         }
     }
 
+    if (tally->spans == tally->keep) {
+        tally->left_out++;
+        return p;
+    }
     tally->spans++;
     bool valid = trace_id_size == 16 && span_id_size == 8 &&
                  (load_fixed64(trace_id) | load_fixed64(trace_id + 8)) != 0 &&
@@ -558,7 +564,8 @@ static int reserve(struct scanner *scanner, size_t length) {
     return 0;
 }
 
-int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length) {
+/* Scans a request and counts its first `keep` spans; returns how many that were. */
+static int64_t scan(struct scanner *scanner, const uint8_t *data, size_t length, uint64_t keep) {
     struct scan_counts *counts = &scanner->counts;
     if (length > INT32_MAX) { /* protobuf's limit */
         counts->malformed++;
@@ -570,6 +577,7 @@ int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t len
     struct tally tally = {.ids = &scanner->ids,
                           .fingerprints = scanner->fingerprints,
                           .kept = kept,
+                          .keep = keep,
                           .watched = __atomic_load_n(&kept->rules, __ATOMIC_RELAXED)};
     if (length != 0 && scan_export_request(data, data + length, &tally) == NULL) {
         counts->malformed++;
@@ -587,6 +595,22 @@ int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t len
     if (tally.put != 0)
         __atomic_store_n(&kept->head, kept->head + tally.put, __ATOMIC_RELEASE);
     return (int64_t)tally.spans;
+}
+
+int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length) {
+    return scan(scanner, data, length, UINT64_MAX);
+}
+
+int64_t scanner_request_partly(struct scanner *scanner, const uint8_t *data, size_t length,
+                               uint64_t share, uint32_t random, int64_t *rejected) {
+    struct tally all = {.keep = 0};
+    *rejected = 0;
+    if (length > INT32_MAX || scan_export_request(data, data + length, &all) == NULL)
+        return scan(scanner, data, length, 0); /* which says so, and counts it */
+    uint64_t most = (all.left_out * share + random) >> 32;
+    *rejected = (int64_t)(most < all.left_out ? most : all.left_out);
+    int64_t kept = scan(scanner, data, length, all.left_out - (uint64_t)*rejected);
+    return kept < 0 ? kept : kept + *rejected;
 }
 
 void scanner_counts(const struct scanner *scanner, struct scan_counts *out) {

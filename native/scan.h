@@ -47,6 +47,12 @@ enum { SCAN_MALFORMED = -1, SCAN_NO_MEMORY = -2 };
  * memory is short (then no count grows). */
 int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length);
 
+/* As scanner_request, but of the spans that a share (of 2^32) asks for, rounded up or down as
+ * `random` (below 2^32) has it, nothing counts: the last ones. Their number goes to *rejected; the
+ * number of all spans is returned. */
+int64_t scanner_request_partly(struct scanner *scanner, const uint8_t *data, size_t length,
+                               uint64_t share, uint32_t random, int64_t *rejected);
+
 /* What was counted so far. */
 void scanner_counts(const struct scanner *scanner, struct scan_counts *out);
 

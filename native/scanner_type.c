@@ -5,6 +5,8 @@
 /* Below this many bytes a scan (some 4 µs) is cheaper than the hand-over of the GIL. */
 enum { GIL_RELEASE_BYTES = 16384 };
 
+static const unsigned long long SHARE_ALL = 1ULL << 32;
+
 typedef struct {
     PyObject_HEAD struct scanner *kernel;
     PyThread_type_lock lock; /* the kernel belongs to one thread at a time */
@@ -71,6 +73,25 @@ static PyObject *scanner_type_request(Scanner *self, PyObject *data) {
     return PyLong_FromLongLong(spans);
 }
 
+static PyObject *scanner_type_partly(Scanner *self, PyObject *args) {
+    Py_buffer view;
+    unsigned long long share, random;
+    int64_t spans, rejected;
+    if (!PyArg_ParseTuple(args, "y*KK:partly", &view, &share, &random))
+        return NULL;
+    lock(self);
+    Py_BEGIN_ALLOW_THREADS;
+    spans =
+        scanner_request_partly(self->kernel, view.buf, (size_t)view.len,
+                               share < SHARE_ALL ? share : SHARE_ALL, (uint32_t)random, &rejected);
+    Py_END_ALLOW_THREADS;
+    PyThread_release_lock(self->lock);
+    PyBuffer_Release(&view);
+    if (spans == SCAN_NO_MEMORY)
+        return PyErr_NoMemory();
+    return Py_BuildValue("(LL)", (long long)spans, (long long)rejected);
+}
+
 static PyObject *scanner_type_counts(Scanner *self, PyObject *Py_UNUSED(ignored)) {
     struct scan_counts counts;
     lock(self);
@@ -121,6 +142,9 @@ static PyMethodDef scanner_methods[] = {
     {"request", (PyCFunction)scanner_type_request, METH_O,
      "request(data)\n--\n\nScans the bytes of one ExportTraceServiceRequest and adds it to the "
      "counts.\n\nReturns its number of spans, or -1 when it is malformed."},
+    {"partly", (PyCFunction)scanner_type_partly, METH_VARARGS,
+     "partly(data, share, random)\n--\n\nAs request, but a share (of 2**32) of the spans does "
+     "not count. Returns\n(spans, rejected)."},
     {"counts", (PyCFunction)scanner_type_counts, METH_NOARGS,
      "counts()\n--\n\nWhat was counted so far, as one consistent dict."},
     {"watch", (PyCFunction)scanner_type_watch, METH_O,

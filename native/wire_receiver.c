@@ -61,8 +61,13 @@ struct receiver {
     int64_t last_tick, last_hurry;
     struct scan_counts unread; /* requests and bytes, when nothing is scanned */
     struct receiver_counts counts;
-    bool uncounted;        /* something happened since the counts were published */
+    bool uncounted;                  /* something happened since the counts were published */
+    bool refusing;                   /* a fault closes the listener at times; written atomically */
+    struct fault_draw draw;          /* of the call at hand */
+    struct sockaddr_storage address; /* listened on */
+    socklen_t address_length;
     pthread_mutex_t mutex; /* guards the scanner and: */
+    struct fault_table faults;
     struct receiver_counts published;
     uint8_t *buffer;
 };
@@ -73,27 +78,62 @@ static int64_t clock_now(void) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
+static struct grpc_answer refuse(int status, const char *message) {
+    return (struct grpc_answer){status, message, 0, NULL, 0};
+}
+
+/* Reads the message, as far as its fault leaves anything to read; the mutex is held. */
+static struct grpc_answer take(struct receiver *receiver, const uint8_t *message, size_t length) {
+    int64_t now = receiver->shared.now, spans, rejected = 0;
+    struct fault_draw *draw = &receiver->draw;
+    draw->fault.kind = FAULT_NONE;
+    draw->delay = 0;
+    /* An empty message asks for nothing: a client's first look whether anybody is there. */
+    if (length > 0) {
+        faults_draw(&receiver->faults, now, draw);
+        switch (draw->fault.kind) {
+        case FAULT_STATUS:
+            return (struct grpc_answer){(int)draw->fault.low, "a fault on purpose", 0, draw, 0};
+        case FAULT_HTTP:
+        case FAULT_RST:
+        case FAULT_CONTENT_TYPE:
+            return (struct grpc_answer){GRPC_OK, NULL, 0, draw, 0};
+        case FAULT_FREEZE:
+            receiver_freeze(receiver, draw->fault.low);
+            break;
+        default:
+            break;
+        }
+        if (!capacity_admits(&receiver->capacity, now))
+            return refuse(GRPC_RESOURCE_EXHAUSTED, "over capacity");
+    }
+    if (draw->fault.kind == FAULT_PARTIAL)
+        spans =
+            scanner_request_partly(receiver->scanner, message, length, (uint64_t)draw->fault.low,
+                                   (uint32_t)draw->random, &rejected);
+    else
+        spans = scanner_request(receiver->scanner, message, length);
+    if (spans >= 0) {
+        int64_t at = capacity_take(&receiver->capacity, now, spans) + draw->delay;
+        return (struct grpc_answer){GRPC_OK, NULL, at, draw, rejected};
+    }
+    if (spans == SCAN_NO_MEMORY)
+        return refuse(GRPC_RESOURCE_EXHAUSTED, "memory is short");
+    return refuse(GRPC_INVALID_ARGUMENT, "the message is not an ExportTraceServiceRequest");
+}
+
 static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
     struct receiver *receiver = context;
-    int64_t now = receiver->shared.now;
     receiver->uncounted = true;
     if (receiver->scanner == NULL) {
         receiver->unread.requests++;
         receiver->unread.bytes += length;
-        return (struct grpc_answer){GRPC_OK, NULL, 0};
+        return (struct grpc_answer){GRPC_OK, NULL, 0, NULL, 0};
     }
-    /* An empty message asks for nothing: a client's first look whether anybody is there. */
-    if (length > 0 && !capacity_admits(&receiver->capacity, now))
-        return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "over capacity", 0};
     pthread_mutex_lock(&receiver->mutex);
-    int64_t spans = scanner_request(receiver->scanner, message, length);
+    struct grpc_answer answer = take(receiver, message, length);
     pthread_mutex_unlock(&receiver->mutex);
-    if (spans >= 0)
-        return (struct grpc_answer){GRPC_OK, NULL, capacity_take(&receiver->capacity, now, spans)};
-    if (spans == SCAN_NO_MEMORY)
-        return (struct grpc_answer){GRPC_RESOURCE_EXHAUSTED, "memory is short", 0};
-    return (struct grpc_answer){GRPC_INVALID_ARGUMENT,
-                                "the message is not an ExportTraceServiceRequest", 0};
+    return answer;
 }
 
 /* Makes the counts readable. Done before answers leave, so that whoever was told "accepted" finds
@@ -168,10 +208,22 @@ static void link_open(struct receiver *receiver, int fd) {
     receiver->uncounted = true;
 }
 
+/* Makes close() send RST, and take what was to be sent along. */
+static void link_reset(int fd) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
 /* Sends what there is to send. False: the connection is gone. */
 static bool link_flush(struct receiver *receiver, struct link *link) {
     size_t length;
     const uint8_t *output;
+    if (conn_aborted(link->conn)) {
+        publish(receiver);
+        link_reset(link->fd);
+        link_close(receiver, link);
+        return false;
+    }
     if (conn_output(link->conn, &length) != NULL)
         publish(receiver);
     while ((output = conn_output(link->conn, &length)) != NULL) {
@@ -292,14 +344,29 @@ static void link_serve(struct receiver *receiver, struct link *link, uint32_t ev
 
 static void listen_again(struct receiver *receiver, bool on) {
     struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.ptr = NULL};
+    if (receiver->listener < 0)
+        return;
     epoll_ctl(receiver->epoll, EPOLL_CTL_MOD, receiver->listener, &event);
     receiver->deaf = !on;
+}
+
+/* Whether a connection that was accepted is to be reset at once. */
+static bool refuses(struct receiver *receiver) {
+    if (!__atomic_load_n(&receiver->refusing, __ATOMIC_ACQUIRE))
+        return false;
+    pthread_mutex_lock(&receiver->mutex);
+    bool refused = faults_refuse(&receiver->faults, receiver->shared.now);
+    pthread_mutex_unlock(&receiver->mutex);
+    return refused;
 }
 
 static void accept_links(struct receiver *receiver) {
     for (int i = 0; i < ACCEPTS; i++) {
         int fd = accept4(receiver->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0 && receiver->counts.connections < receiver->max_connections) {
+        if (fd >= 0 && refuses(receiver)) {
+            link_reset(fd);
+            close(fd);
+        } else if (fd >= 0 && receiver->counts.connections < receiver->max_connections) {
             link_open(receiver, fd);
         } else if (fd >= 0) {
             close(fd);
@@ -368,9 +435,38 @@ static void tick(struct receiver *receiver) {
 static void hurry(struct receiver *receiver) {
     int64_t now = receiver->shared.now;
     receiver->last_hurry = now;
-    for (struct link *link = receiver->links; link != NULL; link = link->next)
+    for (struct link *link = receiver->links, *next; link != NULL; link = next) {
+        next = link->next;
         if (link->gather > 1 && now - link->read >= PATIENCE)
             link_gather(link, 0);
+        conn_hurry(link->conn);
+        if (link->events == EPOLLIN && !link->shut)
+            link_flush(receiver, link);
+    }
+}
+
+static int listen_on(const struct addrinfo *address);
+
+/* Closes the listener while all connections are to be refused, and opens it again. */
+static void listen_or_not(struct receiver *receiver) {
+    if (!__atomic_load_n(&receiver->refusing, __ATOMIC_ACQUIRE) && receiver->listener >= 0)
+        return;
+    pthread_mutex_lock(&receiver->mutex);
+    bool deaf = faults_deaf(&receiver->faults, receiver->shared.now);
+    pthread_mutex_unlock(&receiver->mutex);
+    if (deaf && receiver->listener >= 0) {
+        close(receiver->listener);
+        receiver->listener = -1;
+    } else if (!deaf && receiver->listener < 0) {
+        struct addrinfo address = {.ai_family = receiver->address.ss_family,
+                                   .ai_socktype = SOCK_STREAM,
+                                   .ai_addr = (struct sockaddr *)&receiver->address,
+                                   .ai_addrlen = receiver->address_length};
+        receiver->listener = listen_on(&address); /* in vain: tried again before long */
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+        if (receiver->listener >= 0)
+            epoll_ctl(receiver->epoll, EPOLL_CTL_ADD, receiver->listener, &event);
+    }
 }
 
 int receiver_run(struct receiver *receiver, const int64_t *stop) {
@@ -392,6 +488,7 @@ int receiver_run(struct receiver *receiver, const int64_t *stop) {
                 link_serve(receiver, events[i].data.ptr, events[i].events);
         }
         answer_due(receiver);
+        listen_or_not(receiver);
         if (receiver->uncounted)
             publish(receiver);
         if (receiver->shared.now - receiver->last_hurry >= PATIENCE)
@@ -436,14 +533,14 @@ static int bind_listener(struct receiver *receiver, const struct receiver_option
     if (fd < 0)
         return fd;
     receiver->listener = fd;
-    struct sockaddr_storage name = {0};
-    socklen_t length = sizeof name;
-    if (getsockname(fd, (struct sockaddr *)&name, &length) < 0)
+    struct sockaddr_storage *name = &receiver->address;
+    receiver->address_length = sizeof *name;
+    if (getsockname(fd, (struct sockaddr *)name, &receiver->address_length) < 0)
         return -errno;
-    if (name.ss_family == AF_INET6)
-        receiver->port = ntohs(((struct sockaddr_in6 *)&name)->sin6_port);
+    if (name->ss_family == AF_INET6)
+        receiver->port = ntohs(((struct sockaddr_in6 *)name)->sin6_port);
     else
-        receiver->port = ntohs(((struct sockaddr_in *)&name)->sin_port);
+        receiver->port = ntohs(((struct sockaddr_in *)name)->sin_port);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     return epoll_ctl(receiver->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
@@ -515,15 +612,42 @@ size_t receiver_take(struct receiver *receiver, struct scan_violation *out, size
     return receiver->scanner != NULL ? scanner_take(receiver->scanner, out, most, missed) : 0;
 }
 
-int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length) {
+int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length,
+                      uint64_t share, uint32_t random, int64_t *rejected) {
+    *rejected = 0;
     if (receiver->scanner == NULL)
         return SCAN_MALFORMED;
     pthread_mutex_lock(&receiver->mutex);
-    int64_t spans = scanner_request(receiver->scanner, message, length);
+    int64_t spans = share == 0 ? scanner_request(receiver->scanner, message, length)
+                               : scanner_request_partly(receiver->scanner, message, length, share,
+                                                        random, rejected);
     scanner_counts(receiver->scanner, &receiver->published.scan);
     receiver->published.sampling = scanner_sampling(receiver->scanner);
     pthread_mutex_unlock(&receiver->mutex);
     return spans;
+}
+
+void receiver_fault(struct receiver *receiver, uint64_t seed, const struct fault *faults,
+                    size_t count) {
+    bool refusing = false;
+    pthread_mutex_lock(&receiver->mutex);
+    receiver->faults = (struct fault_table){.seed = seed, .count = count};
+    for (size_t i = 0; i < count; i++) {
+        receiver->faults.faults[i] = faults[i];
+        receiver->faults.faults[i].hits = 0;
+        refusing |= faults[i].kind == FAULT_REFUSE;
+    }
+    pthread_mutex_unlock(&receiver->mutex);
+    __atomic_store_n(&receiver->refusing, refusing, __ATOMIC_RELEASE);
+}
+
+size_t receiver_fault_hits(struct receiver *receiver, uint64_t hits[FAULTS_MAX]) {
+    pthread_mutex_lock(&receiver->mutex);
+    size_t count = receiver->faults.count;
+    for (size_t i = 0; i < count; i++)
+        hits[i] = receiver->faults.faults[i].hits;
+    pthread_mutex_unlock(&receiver->mutex);
+    return count;
 }
 
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts) {

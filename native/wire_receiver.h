@@ -5,6 +5,7 @@
 #define BLASTER_WIRE_RECEIVER_H
 
 #include "receiver_capacity.h"
+#include "receiver_faults.h"
 #include "scan.h"
 
 #include <stdbool.h>
@@ -52,9 +53,19 @@ int receiver_run(struct receiver *receiver, const int64_t *stop);
  * ask for it. */
 void receiver_freeze(struct receiver *receiver, int64_t duration);
 
-/* Scans a message that came another way, as scanner_request does; it is in the counts when this
- * returns. Any thread may ask. SCAN_MALFORMED when the receiver does not scan. */
-int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length);
+/* From now on requests meet these faults, and their time begins with the next request. Their hits
+ * are 0. Any thread may ask for it. */
+void receiver_fault(struct receiver *receiver, uint64_t seed, const struct fault *faults,
+                    size_t count);
+
+/* How often each was met; returns how many there are. */
+size_t receiver_fault_hits(struct receiver *receiver, uint64_t hits[FAULTS_MAX]);
+
+/* Scans a message that came another way, as scanner_request_partly does, or with a share of 0 as
+ * scanner_request; it is in the counts when this returns. Any thread may ask. SCAN_MALFORMED when
+ * the receiver does not scan. */
+int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length,
+                      uint64_t share, uint32_t random, int64_t *rejected);
 
 /* What was counted so far, consistent in itself. Everything that was answered is in it. */
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <string.h>
 
 typedef struct {
     PyObject_HEAD struct receiver *kernel; /* NULL once closed */
@@ -189,6 +190,89 @@ static PyObject *receiver_type_traffic(Receiver *self, PyObject *Py_UNUSED(ignor
         (unsigned long long)counts.refused, "buffered", (unsigned long long)counts.buffered);
 }
 
+static PyObject *receiver_type_scan(Receiver *self, PyObject *args) {
+    Py_buffer view;
+    unsigned long long share, random;
+    int64_t spans, rejected = 0;
+    if (!PyArg_ParseTuple(args, "y*KK:scan", &view, &share, &random))
+        return NULL;
+    if (self->kernel == NULL || !self->scans || share > 1ULL << 32) {
+        PyBuffer_Release(&view);
+        return PyErr_Format(PyExc_ValueError, "closed, or nothing is scanned, or a share above 1");
+    }
+    self->scanning++;
+    Py_BEGIN_ALLOW_THREADS;
+    spans =
+        receiver_scan(self->kernel, view.buf, (size_t)view.len, share, (uint32_t)random, &rejected);
+    Py_END_ALLOW_THREADS;
+    self->scanning--;
+    PyBuffer_Release(&view);
+    if (spans == SCAN_NO_MEMORY)
+        return PyErr_NoMemory();
+    return Py_BuildValue("(LL)", (long long)spans, (long long)rejected);
+}
+
+/* One row of blaster/sink/faults.py, Fault.row(). */
+static int read_fault(PyObject *row, struct fault *fault) {
+    int kind, exponential, once;
+    unsigned long long share;
+    long long from, until, low, high;
+    const char *text;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(row, "iKLLLLppy#:fault", &kind, &share, &from, &until, &low, &high,
+                          &exponential, &once, &text, &length))
+        return -1;
+    if (kind <= FAULT_NONE || kind >= FAULT_KINDS || share > 1ULL << 32 || from < 0 || low < 0 ||
+        high < low || high - low == INT64_MAX || length > FAULT_TEXT_MAX ||
+        (kind == FAULT_STATUS && low > 16) || (kind == FAULT_HTTP && (low < 200 || low > 599)) ||
+        (kind == FAULT_OVERSIZE && low > 1 << 26) || (kind == FAULT_RST && low > INT32_MAX) ||
+        (kind == FAULT_PARTIAL && low > INT64_C(1) << 32) || high > INT64_C(3600000000000)) {
+        PyErr_SetString(PyExc_ValueError, "a fault is out of its range");
+        return -1;
+    }
+    *fault = (struct fault){.kind = (enum fault_kind)kind,
+                            .share = share,
+                            .from = from,
+                            .until = until,
+                            .low = low,
+                            .high = high,
+                            .exponential = exponential != 0,
+                            .once = once != 0};
+    memcpy(fault->text, text, (size_t)length);
+    return 0;
+}
+
+static PyObject *receiver_type_fault(Receiver *self, PyObject *args) {
+    unsigned long long seed;
+    PyObject *rows;
+    struct fault faults[FAULTS_MAX];
+    if (!PyArg_ParseTuple(args, "KO!:fault", &seed, &PyTuple_Type, &rows))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(rows);
+    if (count > FAULTS_MAX)
+        return PyErr_Format(PyExc_ValueError, "faults: at most %d", FAULTS_MAX);
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (read_fault(PyTuple_GetItem(rows, i), &faults[i]) < 0)
+            return NULL;
+    if (self->kernel != NULL)
+        receiver_fault(self->kernel, seed, faults, (size_t)count);
+    Py_RETURN_NONE;
+}
+
+static PyObject *receiver_type_fault_hits(Receiver *self, PyObject *Py_UNUSED(ignored)) {
+    uint64_t hits[FAULTS_MAX];
+    size_t count = self->kernel != NULL ? receiver_fault_hits(self->kernel, hits) : 0;
+    PyObject *result = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; result != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(hits[i]);
+        if (number == NULL || PyTuple_SetItem(result, (Py_ssize_t)i, number) < 0) {
+            Py_DECREF(result);
+            return NULL;
+        }
+    }
+    return result;
+}
+
 static PyObject *receiver_type_watch(Receiver *self, PyObject *argument) {
     unsigned long rules = PyLong_AsUnsignedLong(argument);
     if (rules == (unsigned long)-1 && PyErr_Occurred())
@@ -211,25 +295,6 @@ static PyObject *receiver_type_take(Receiver *self, PyObject *Py_UNUSED(ignored)
                       (unsigned long long)missed);
     PyMem_Free(taken);
     return result;
-}
-
-static PyObject *receiver_type_scan(Receiver *self, PyObject *data) {
-    Py_buffer view;
-    int64_t spans;
-    if (self->kernel == NULL || !self->scans)
-        return PyErr_Format(PyExc_ValueError,
-                            self->kernel == NULL ? "the receiver is closed" : "nothing is scanned");
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-        return NULL;
-    self->scanning++; /* nobody may close it meanwhile */
-    Py_BEGIN_ALLOW_THREADS;
-    spans = receiver_scan(self->kernel, view.buf, (size_t)view.len);
-    Py_END_ALLOW_THREADS;
-    self->scanning--;
-    PyBuffer_Release(&view);
-    if (spans == SCAN_NO_MEMORY)
-        return PyErr_NoMemory();
-    return PyLong_FromLongLong(spans);
 }
 
 static PyObject *receiver_type_freeze(Receiver *self, PyObject *argument) {
@@ -266,9 +331,14 @@ static PyMethodDef receiver_methods[] = {
      "traffic()\n--\n\nConnections open, accepted, turned_away and ended for their breaches; "
      "calls\n"
      "refused with an error; bytes buffered for messages."},
-    {"scan", (PyCFunction)receiver_type_scan, METH_O,
-     "scan(data)\n--\n\nScans a message that came another way; its spans, or -1 when it is "
-     "malformed.\nAny thread may ask."},
+    {"scan", (PyCFunction)receiver_type_scan, METH_VARARGS,
+     "scan(data, share, random)\n--\n\nScans a message that came another way; of a share (of "
+     "2**32) of its spans nothing\ncounts. Returns (spans, rejected); spans is -1 when it is "
+     "malformed. Any thread may ask."},
+    {"fault", (PyCFunction)receiver_type_fault, METH_VARARGS,
+     "fault(seed, rows)\n--\n\nFrom now on requests meet these faults. Any thread may ask."},
+    {"fault_hits", (PyCFunction)receiver_type_fault_hits, METH_NOARGS,
+     "fault_hits()\n--\n\nHow often each fault was met."},
     {"freeze", (PyCFunction)receiver_type_freeze, METH_O,
      "freeze(seconds)\n--\n\nStands still so long, as if the process were stopped. Any thread may "
      "ask."},

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote
 from blaster.errors import UsageError
 from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
+from blaster.sink.faults import FaultControl
 from blaster.sink.ingest import MOST_BYTES
 
 JSON = "application/json"
@@ -100,18 +101,22 @@ class ApiServer:
         port: int,
         betrace: Betrace,
         freeze: Callable[[float], None],
+        faults: FaultControl,
     ) -> None:
         """``freeze`` (for so many seconds) is called from any thread."""
         self._host = host
         self._port = port
         self._betrace = betrace
         self._freeze = freeze
+        self._faults = faults
         self._server: _Server | None = None
 
     def start(self) -> int:
         """Listens; returns the port. Raises UsageError when the address can't be listened on."""
         try:
-            self._server = _Server(self._host, self._port, self._betrace, self._freeze)
+            self._server = _Server(
+                self._host, self._port, self._betrace, self._freeze, self._faults
+            )
         except OSError as error:
             raise UsageError(
                 f"--api-port {self._port}: can't listen on {self._host}:{self._port}: "
@@ -140,10 +145,12 @@ class _Server(ThreadingHTTPServer):
         port: int,
         betrace: Betrace,
         freeze: Callable[[float], None],
+        faults: FaultControl,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.betrace = betrace
         self.freeze = freeze
+        self.faults = faults
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__((host, port), _Handler)
 
@@ -183,10 +190,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             betrace = self.server.betrace
             self._answer(200, PROMETHEUS, prometheus(betrace.counts(), betrace.metrics()))
+        elif path == "/v1/faults":
+            self._answer(200, JSON, json.dumps(self.server.faults.said()) + "\n")
         elif path == "/healthz":
             self._answer(200, TEXT, "ok\n")
         elif not self._answered_by_betrace("GET", None):
-            known = "/v1/counts, /v1/rules, /v1/violations, /v1/health, /metrics, /healthz"
+            known = (
+                "/v1/counts, /v1/faults, /v1/rules, /v1/violations, /v1/health, /metrics, /healthz"
+            )
             self._answer(404, TEXT, f"nothing here; there are {known}\n")
 
     do_HEAD = do_GET
@@ -232,6 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self._answered_by_betrace("POST", body)
             return
+        if path == "/v1/faults":
+            self._set_faults()
+            return
         if path != "/v1/freeze":
             self._refuse()
             return
@@ -246,6 +260,23 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.freeze(seconds)
         self._answer(200, JSON, json.dumps({"seconds": seconds}) + "\n")
+
+    def _set_faults(self) -> None:
+        """Takes {"faults": ["delay=5ms", …], "seed": 0}; what was in force is no more."""
+        try:
+            body = self._body()
+            if not isinstance(body, dict) or not body.keys() <= {"faults", "seed"}:
+                raise ValueError('an object, please: {"faults": ["delay=5ms"], "seed": 0}')
+            texts, seed = body.get("faults", []), body.get("seed", 0)
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise ValueError("faults: a list of texts, please")
+            if type(seed) is not int:
+                raise ValueError("seed: an integer, please")
+            self.server.faults.set(texts, seed)
+        except (ValueError, RecursionError, UsageError) as error:
+            self._answer(400, TEXT, f"{error}\n")
+            return
+        self._answer(200, JSON, json.dumps(self.server.faults.said()) + "\n")
 
     do_PUT = do_PATCH = do_OPTIONS = _refuse
 

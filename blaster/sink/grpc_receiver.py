@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,11 +17,15 @@ from blaster._native import Scanner
 from blaster.errors import UsageError
 from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
 from blaster.sink.counts import SinkCounts
+from blaster.sink.faults import GRPC, NOTHING, Fault, FaultTable, Kind, garbage
+from blaster.sink.otlp_http import partial_success
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 THREADS = 4
 """grpcio's own threads take requests off the wire; these only scan. Measured on 2 cores: 4 threads
 take 10 to 25 % less CPU a request than one thread or than grpc.aio."""
+
+CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 EMPTY_RESPONSE = b""
 """ExportTraceServiceResponse without partial_success: all was accepted."""
@@ -28,6 +33,8 @@ EMPTY_RESPONSE = b""
 
 class GrpcReceiver:
     """Listens for OTLP/gRPC and scans what comes."""
+
+    kind = GRPC
 
     def __init__(
         self,
@@ -41,6 +48,7 @@ class GrpcReceiver:
         self._port = port
         self._scanner = Scanner(remember)
         self._gate = Gate(capacity)
+        self._faults = FaultTable(GRPC)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(THREADS),
             options=[
@@ -81,9 +89,19 @@ class GrpcReceiver:
         """What was counted so far."""
         return SinkCounts.from_scan(self._scanner.counts())
 
-    def scan(self, data: bytes) -> int:
-        """Scans a message that came another way; its spans, or -1 when it is malformed."""
-        return self._scanner.request(data)
+    def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
+        """Scans a message that came another way: (spans, rejected); see Receiver in server."""
+        if share == 0:
+            return self._scanner.request(data), 0
+        return self._scanner.partly(data, share, random)
+
+    def fault(self, faults: Sequence[Fault], seed: int) -> None:
+        """From now on these, whose time begins with the next request."""
+        self._faults.set(faults, seed)
+
+    def fault_hits(self) -> Sequence[int]:
+        """How often each was met."""
+        return tuple(self._faults.hits)
 
     def freeze(self, seconds: float) -> None:
         """Answers nobody for so long."""
@@ -92,17 +110,35 @@ class GrpcReceiver:
     def _export(self, data: bytes, context: Any) -> bytes:
         self._gate.thaw()
         # An empty message asks for nothing: a client's first look whether anybody is there.
+        drawn = self._faults.draw(time.monotonic_ns()) if data else NOTHING
+        fault = drawn.fault
+        kind = None if fault is None else fault.kind
+        if fault is not None and kind == Kind.STATUS:
+            context.set_code(CODES[fault.low])
+            context.set_details("a fault on purpose")
+            if fault.retry_s is not None:
+                details = (("grpc-status-details-bin", fault.status_details()),)
+                context.set_trailing_metadata(details)
+            return EMPTY_RESPONSE
+        if fault is not None and kind == Kind.FREEZE:
+            self._gate.freeze(fault.low / 1e9)
+            self._gate.thaw()
         if data and not self._gate.admits():
             context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
             context.set_details("over capacity")
             return EMPTY_RESPONSE
-        spans = self._scanner.request(data)
-        if spans >= 0:
-            time.sleep(self._gate.take(spans))
-        else:
+        share = fault.low if fault is not None and kind == Kind.PARTIAL else 0
+        spans, rejected = self.scan(data, share, drawn.random & 0xFFFFFFFF)
+        if spans < 0:
             context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             context.set_details("the message is not an ExportTraceServiceRequest")
-        return EMPTY_RESPONSE
+            return EMPTY_RESPONSE
+        time.sleep(self._gate.take(spans) + drawn.delay_ns / 1e9)
+        if rejected:
+            return partial_success(rejected, "rejected on purpose")
+        if fault is not None and kind == Kind.OVERSIZE:
+            return partial_success(0, "x" * fault.low)
+        return garbage(drawn.random) if kind == Kind.GARBAGE else EMPTY_RESPONSE
 
 
 def _why_not(host: str, port: int) -> str:

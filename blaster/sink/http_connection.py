@@ -7,6 +7,8 @@ body and the time are bounded here.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from http import HTTPStatus
 from typing import Protocol
@@ -63,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()  # of what is waited for
         self._stalled: float | None = None
         self._lingering = False
+        self._held = False  # nothing is read, on purpose
         self._begin()
         self._in_head = self._in_body = False
 
@@ -117,8 +120,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stalled = None
-        if not self._busy and not self._ending:
-            self.transport.resume_reading()
+        self._read_on()
 
     # What the parser calls; an _Enough that is raised here ends the connection.
 
@@ -215,8 +217,35 @@ class Connection(asyncio.Protocol):
             self.end()
         elif self._waiting:
             self._hand_over(*self._waiting.popleft())
-        elif self._stalled is None:
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not (self._busy or self._ending or self._held or self._stalled is not None):
             self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Writes what is no answer."""
+        self.transport.write(data)
+
+    def hold(self, seconds: float) -> None:
+        """Reads nothing for so long."""
+        self._held = True
+        self.transport.pause_reading()
+        self._loop.call_later(seconds, self._release)
+
+    def _release(self) -> None:
+        self._held = False
+        self._since = self._loop.time()
+        self._read_on()
+
+    def reset(self) -> None:
+        """Closes the connection with RST, and takes along what was to be sent."""
+        connected: socket.socket = self.transport.get_extra_info("socket")
+        linger = struct.pack("ii", 1, 0)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._ending = True
+        self.transport.abort()
 
     def rendered(self, answer: Answer, close: bool) -> bytes:
         """The answer's bytes."""
@@ -261,7 +290,7 @@ class Connection(asyncio.Protocol):
         elif self._stalled is not None:
             if now - self._stalled > STALL_S:
                 self.transport.abort()
-        elif self._busy:
+        elif self._busy or self._held:
             return
         elif self._in_head or self._in_body:
             if waited > (HEAD_TIMEOUT_S if self._in_head else REQUEST_TIMEOUT_S):

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from typing import Any
 
 from blaster.errors import UsageError
 from blaster.sink import otlp_http
 from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
+from blaster.sink.faults import HTTP, NOTHING, Fault, FaultTable, Kind, garbage
 from blaster.sink.http_connection import Connection
-from blaster.sink.otlp_http import Request
+from blaster.sink.otlp_http import Answer, Request
 
 CONNECTIONS = 1024
 MAX_BUFFERED_BYTES = 256 << 20
 """Of bodies that have come in part, over all connections."""
 BACKLOG = 1024
+TICK_S = 1.0
+"""How often the timeouts are looked at."""
+LOOK_S = 0.02
+"""... and, when faults close it, whether the listener is to be open."""
 
 
 class HttpReceiver:
     """Listens for OTLP/HTTP and gives every message to ``scan``.
 
-    ``scan`` (the gRPC receiver's, so that all counts and IDs are in one place) returns the number
-    of spans, or -1 when the message is malformed. JSON is counted as the protobuf that says the
-    same. The capacity is apart from the gRPC receiver's.
+    ``scan`` is the gRPC receiver's, so that all counts and IDs are in one place. JSON is counted as
+    the protobuf that says the same. The capacity and the faults are apart from the gRPC receiver's.
     """
 
     def __init__(
         self,
         host: str,
         port: int,
-        scan: Callable[[bytes], int],
+        scan: Callable[[bytes, int, int], tuple[int, int]],
         max_message_bytes: int,
         capacity: Capacity = NO_LIMIT,
     ) -> None:
@@ -42,49 +49,64 @@ class HttpReceiver:
         self._host, self._port = host, port
         self._scan = scan
         self._gate = Gate(capacity)
+        self._faults = FaultTable(HTTP)
+        self._news: asyncio.Event | None = None
         self._connections: set[Connection] = set()
         self._buffered = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._stopping: asyncio.Event | None = None
+        self._stopping = False
 
     def start(self) -> int:
         """Listens; returns the port. Raises UsageError when the address can't be listened on."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            listener = socket.create_server(
-                (self._host, self._port), family=family, backlog=BACKLOG
-            )
+            listener = _listener((self._host, self._port))
         except OSError as error:
             raise UsageError(
                 f"--http-port {self._port}: can't listen on {self._host}:{self._port}: "
                 f"{error.strerror or error}; choose another port, or 0 for a free one"
             ) from None
-        listener.setblocking(False)
+        port = int(listener.getsockname()[1])
         ready = threading.Event()
         self._thread = threading.Thread(
             target=asyncio.run, args=(self._serve(listener, ready),), name="http", daemon=True
         )
         self._thread.start()
         ready.wait()
-        return int(listener.getsockname()[1])
+        return port
 
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG
-        )
+        self._news = asyncio.Event()
+        address = listener.getsockname()
+        server: asyncio.Server | None = await self._listen(listener)
         ready.set()
-        while not self._stopping.is_set():
-            self._tick()
-            try:
-                await asyncio.wait_for(self._stopping.wait(), 1.0)
-            except TimeoutError:
-                continue
-        server.close()
+        ticked = 0.0
+        while not self._stopping:
+            if self._loop.time() >= ticked + TICK_S:
+                ticked = self._loop.time()
+                self._tick()
+            deaf = self._faults.refusing and self._faults.deaf(time.monotonic_ns())
+            if deaf and server is not None:
+                server.close()
+                server = None
+            elif server is None and not deaf:
+                with contextlib.suppress(OSError):  # tried again before long
+                    server = await self._listen(_listener(address))
+            patience = LOOK_S if self._faults.refusing or server is None else TICK_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), patience)
+            self._news.clear()
+        if server is not None:
+            server.close()
         for connection in list(self._connections):
             connection.transport.abort()
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        assert self._loop is not None
+        return await self._loop.create_server(
+            lambda: Connection(self), sock=listener, backlog=BACKLOG
+        )
 
     def _tick(self) -> None:
         self.date = formatdate(usegmt=True)
@@ -94,10 +116,21 @@ class HttpReceiver:
 
     def stop(self, grace_s: float = 1.0) -> None:
         """Stops listening and closes the connections, within ``grace_s`` seconds."""
-        if self._loop is None or self._stopping is None or self._thread is None:
+        if self._loop is None or self._news is None or self._thread is None:
             return
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._news.set)
         self._thread.join(grace_s)
+
+    def fault(self, faults: Sequence[Fault], seed: int) -> None:
+        """From now on these, whose time begins with the next request."""
+        self._faults.set(faults, seed)
+        if self._loop is not None and self._news is not None:
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def fault_hits(self) -> Sequence[int]:
+        """How often each was met."""
+        return tuple(self._faults.hits)
 
     def freeze(self, seconds: float) -> None:
         """Stands still so long, as if the process were stopped. Any thread may ask."""
@@ -109,6 +142,9 @@ class HttpReceiver:
     def opened(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
         if len(self._connections) >= CONNECTIONS:
+            return False
+        if self._faults.refusing and self._faults.refuses(time.monotonic_ns()):
+            connection.reset()
             return False
         self._connections.add(connection)
         return True
@@ -124,33 +160,90 @@ class HttpReceiver:
 
     def take(self, connection: Connection, request: Request) -> None:
         """Scans the request's message and answers it, now or when it is its turn."""
-        kind = request.content_type
+        content = request.content_type
         try:
             data = otlp_http.message_of(request, self.max_message_bytes)
         except otlp_http.Refused as refused:
             connection.answer(refused.answer)
             return
         # An empty message asks for nothing: a client's first look whether anybody is there.
+        drawn = self._faults.draw(time.monotonic_ns()) if data else NOTHING
+        fault = drawn.fault
+        if fault is not None and fault.kind == Kind.HTTP:
+            connection.answer(_refusal(fault, content))
+            return
+        if fault is not None and fault.kind == Kind.FREEZE:
+            time.sleep(fault.low / 1e9)
         if data and not self._gate.admits():
             code = otlp_http.RESOURCE_EXHAUSTED
-            connection.answer(otlp_http.error(429, code, "over capacity", kind))
+            connection.answer(otlp_http.error(429, code, "over capacity", content))
             return
+        share = fault.low if fault is not None and fault.kind == Kind.PARTIAL else 0
+        why = "the message is not an ExportTraceServiceRequest"
         try:
-            spans = self._scan(otlp_http.protobuf_of(request, data))
-            why = "the message is not an ExportTraceServiceRequest"
+            message = otlp_http.protobuf_of(request, data)
         except ValueError as reason:
-            self._scan(NO_MESSAGE)
-            spans, why = -1, str(reason)
+            message, why = NO_MESSAGE, str(reason)
+        spans, rejected = self._scan(message, share, drawn.random & 0xFFFFFFFF)
         if spans < 0:
-            error = otlp_http.error(400, otlp_http.INVALID_ARGUMENT, why, kind)
-            connection.answer(error)
+            connection.answer(otlp_http.error(400, otlp_http.INVALID_ARGUMENT, why, content))
             return
-        wait = self._gate.take(spans)
-        answer = otlp_http.accepted(kind)
+        wait = self._gate.take(spans) + drawn.delay_ns / 1e9
+
+        def answer() -> None:
+            if rejected:
+                connection.answer(otlp_http.partly_accepted(content, rejected, ON_PURPOSE))
+            elif fault is not None:
+                _answer_with(fault, drawn.random, connection, content)
+            else:
+                connection.answer(otlp_http.accepted(content))
+
         if wait > 0:
-            asyncio.get_running_loop().call_later(wait, connection.answer, answer)
+            asyncio.get_running_loop().call_later(wait, answer)
         else:
-            connection.answer(answer)
+            answer()
+
+
+def _listener(address: tuple[Any, ...]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+ON_PURPOSE = "rejected on purpose"
+
+
+def _refusal(fault: Fault, content: str) -> Answer:
+    headers: list[tuple[str, str]] = []
+    if fault.retry_s is not None:
+        when = str(math.ceil(fault.retry_s))
+        if fault.date:
+            when = formatdate(math.ceil(time.time() + fault.retry_s), usegmt=True)
+        headers.append(("Retry-After", when))
+    code = otlp_http.UNAVAILABLE
+    return otlp_http.error(fault.low, code, "a fault on purpose", content, *headers)
+
+
+def _answer_with(fault: Fault, random: int, connection: Connection, content: str) -> None:
+    """Answers a request whose spans were counted as the fault has it."""
+    if fault.kind == Kind.RESET:
+        connection.reset()
+    elif fault.kind == Kind.HALF_CLOSE:
+        connection.end()
+    elif fault.kind == Kind.FRAMES:
+        connection.write(b"\xff" * 64)
+        connection.end()
+    elif fault.kind == Kind.GARBAGE:
+        connection.answer(Answer(200, content, garbage(random)))
+    elif fault.kind == Kind.OVERSIZE:
+        connection.answer(otlp_http.partly_accepted(content, 0, "x" * fault.low))
+    elif fault.kind == Kind.CONTENT_TYPE:
+        connection.answer(Answer(200, "text/html", b"<html></html>"))
+    else:
+        if fault.kind == Kind.SLOW_READ:
+            connection.hold(fault.low / 1e9)
+        connection.answer(otlp_http.accepted(content))
 
 
 NO_MESSAGE = b"\x0a"

@@ -78,23 +78,24 @@ def error(
     if content_type == JSON:
         body = json.dumps({"code": code, "message": message}).encode()
     else:
-        body = b"\x08" + _varint(code) + _text(2, message)
+        body = b"\x08" + varint(code) + _text(2, message)
         content_type = PROTOBUF
     return Answer(status, content_type, body, headers, close)
 
 
 def partial_success(rejected: int, why: str) -> bytes:
     """ExportTraceServiceResponse.partial_success = 1 {rejected_spans = 1; error_message = 2}."""
-    inside = b"\x08" + _varint(rejected) + _text(2, why)
-    return b"\x0a" + _varint(len(inside)) + inside
+    inside = b"\x08" + varint(rejected) + _text(2, why)
+    return b"\x0a" + varint(len(inside)) + inside
 
 
 def _text(field: int, text: str) -> bytes:
     data = text.encode()
-    return bytes([field << 3 | 2]) + _varint(len(data)) + data
+    return bytes([field << 3 | 2]) + varint(len(data)) + data
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """protobuf's, of a number that is not negative."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

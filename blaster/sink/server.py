@@ -18,6 +18,7 @@ from blaster.sink.api import ApiServer
 from blaster.sink.betrace import QUIRKS, Betrace, check_quirks
 from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
 from blaster.sink.counts import SinkCounts
+from blaster.sink.faults import HTTP, Fault, FaultControl, parse_all
 from blaster.sink.http_receiver import HttpReceiver
 from blaster.units import parse_duration, quoted
 
@@ -44,7 +45,8 @@ class SinkOptions:
     answer takes besides; each protocol pretends for itself. ``receiver``: of OTLP/gRPC, wire
     (native), grpc (grpcio), or auto, which is wire where it was built. ``betrace``: peculiarities
     of the stand-in for BeTrace; ``violations_endpoint``: where it exports each violation as a span,
-    over OTLP/gRPC.
+    over OTLP/gRPC. ``fault``: faults on purpose, see sink.faults; ``fault_seed`` decides which
+    requests meet them.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +63,8 @@ class SinkOptions:
     receiver: str = "auto"
     betrace: Sequence[str] = ()
     violations_endpoint: str | None = None
+    fault: Sequence[str] = ()
+    fault_seed: int = 0
 
     def check(self) -> None:
         """Raises UsageError, naming the option, when a value is out of its range."""
@@ -69,6 +73,7 @@ class SinkOptions:
             ("http-port", self.http_port, 0, 65535),
             ("api-port", self.api_port, 0, 65535),
             ("remember", self.remember, 1, 1 << 32),
+            ("fault-seed", self.fault_seed, 0, (1 << 63) - 1),
             ("capacity", self.capacity, 0, MOST_SPANS_PER_S),
             ("max-message-bytes", self.max_message_bytes, 1, (1 << 31) - 1),
         ):
@@ -79,6 +84,7 @@ class SinkOptions:
         if self.overload not in OVERLOADS:
             raise UsageError(f"--overload {quoted(self.overload)}: must be {', '.join(OVERLOADS)}")
         check_quirks("--betrace", self.betrace)
+        parse_all(self.fault)
         self.pretended()
 
     def pretended(self) -> Capacity:
@@ -91,7 +97,9 @@ class SinkOptions:
 
 
 class Receiver(Protocol):
-    """Listens for OTLP and scans what comes."""
+    """Listens for OTLP and scans what comes. ``kind``: as in sink.faults."""
+
+    kind: str
 
     def start(self) -> int:
         """Listens; returns the port. Raises UsageError when the address can't be listened on."""
@@ -108,8 +116,15 @@ class Receiver(Protocol):
     def take(self) -> tuple[bytes, int]:
         """Takes the spans that were kept; see sink.kept."""
 
-    def scan(self, data: bytes) -> int:
-        """Scans a message that came another way; its spans, or -1 when it is malformed."""
+    def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
+        """Scans a message that came another way: its spans, or -1 when it is malformed, and how
+        many were rejected: a share (of 2**32), rounded as ``random`` (below 2**32) has it."""
+
+    def fault(self, faults: Sequence[Fault], seed: int) -> None:
+        """From now on these, whose time begins with the next request."""
+
+    def fault_hits(self) -> Sequence[int]:
+        """How often each was met."""
 
     def counts(self) -> SinkCounts:
         """What was counted so far."""
@@ -138,11 +153,13 @@ def serve(options: SinkOptions) -> None:
             http.freeze(seconds)
 
         grpc_port = receiver.start()
+        faults = FaultControl([receiver, http], [receiver.kind, HTTP])
+        faults.set(options.fault, options.fault_seed)
         exporter = _exporter(options)
         betrace = Betrace(
             [receiver], receiver.counts, options.betrace, exporter.add if exporter else None
         )
-        api = ApiServer(options.host, options.api_port, betrace, freeze)
+        api = ApiServer(options.host, options.api_port, betrace, freeze, faults)
         thawed = signal.signal(signal.SIGUSR1, lambda *_: freeze(FREEZE_S))
         try:
             http_port = http.start()
@@ -264,6 +281,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-message-bytes", type=int, default=default.max_message_bytes)
     parser.add_argument("--receiver", choices=RECEIVERS, default=default.receiver)
     parser.add_argument("--betrace", choices=list(QUIRKS), action="append", default=[])
+    parser.add_argument("--fault", action="append", default=[])
+    parser.add_argument("--fault-seed", type=int, default=default.fault_seed)
     parser.add_argument("--violations-endpoint", default=default.violations_endpoint)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--parent-pipe", action="store_true")

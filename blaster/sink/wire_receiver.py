@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections.abc import Sequence
 
 from blaster._wire import Receiver
 from blaster.errors import UsageError
 from blaster.sink.capacity import NO_LIMIT, Capacity
 from blaster.sink.counts import SinkCounts
+from blaster.sink.faults import WIRE, Fault
 
 MOST_MESSAGE_BYTES = (1 << 31) - (1 << 17)
 """A message has to fit into a stream's window, which HTTP/2 lets be 2**31 - 1 bytes."""
@@ -16,6 +18,8 @@ MOST_MESSAGE_BYTES = (1 << 31) - (1 << 17)
 
 class WireReceiver:
     """Listens for OTLP/gRPC and scans what comes, in one thread without the GIL."""
+
+    kind = WIRE
 
     def __init__(
         self,
@@ -72,10 +76,20 @@ class WireReceiver:
         if not self._thread.is_alive():
             self._receiver.close()
 
-    def scan(self, data: bytes) -> int:
-        """Scans a message that came another way; its spans, or -1 when it is malformed."""
+    def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
+        """Scans a message that came another way: (spans, rejected); see Receiver in server."""
         assert self._receiver is not None, "start() comes first"
-        return self._receiver.scan(data)
+        return self._receiver.scan(data, share, random)
+
+    def fault(self, faults: Sequence[Fault], seed: int) -> None:
+        """From now on these, whose time begins with the next request."""
+        assert self._receiver is not None, "start() comes first"
+        self._receiver.fault(seed, tuple(fault.row() for fault in faults))
+
+    def fault_hits(self) -> Sequence[int]:
+        """How often each was met."""
+        assert self._receiver is not None, "start() comes first"
+        return self._receiver.fault_hits()
 
     def freeze(self, seconds: float) -> None:
         """Answers nobody for so long."""

@@ -28,7 +28,8 @@ enum {
     TICKS = 8,
     SLOW_READER = 16,
     PIECES = 32,
-    LATER = 64
+    LATER = 64,
+    FAULTS = 128
 };
 
 /* Follows the frames of the output across its pieces. */
@@ -66,15 +67,29 @@ struct session {
     uint8_t options;
     size_t piece;
     int64_t answer_at;
+    struct fault_draw draw;
+    bool garbled; /* what was sent is no HTTP/2 any more */
 };
 
 static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
     struct session *session = context;
-    if (scanner_request(session->scanner, message, length) < 0)
-        return (struct grpc_answer){GRPC_INVALID_ARGUMENT, "100 % wrong\n", 0};
+    int64_t spans = scanner_request(session->scanner, message, length);
+    if (spans < 0)
+        return (struct grpc_answer){GRPC_INVALID_ARGUMENT, "100 % wrong\n", 0, NULL, 0};
     if (session->options & LATER)
         session->answer_at = session->shared.now + 70000000;
-    return (struct grpc_answer){GRPC_OK, NULL, session->answer_at};
+    struct fault_draw *draw = &session->draw;
+    draw->fault.kind = FAULT_NONE;
+    if (session->options & FAULTS) { /* each kind in its turn */
+        draw->random++;
+        draw->fault = (struct fault){.kind = (enum fault_kind)(draw->random % FAULT_KINDS),
+                                     .low = draw->random % 7 == 0 ? 300000 : 7};
+        strcpy(draw->fault.text, draw->random % 2 ? "CA4" : "");
+        session->garbled |= draw->fault.kind == FAULT_FRAMES;
+        if (draw->fault.kind == FAULT_STATUS)
+            return (struct grpc_answer){7, "on purpose", 0, draw, 0};
+    }
+    return (struct grpc_answer){GRPC_OK, NULL, session->answer_at, draw, spans};
 }
 
 /* A slow reader takes a little at a time; and nothing at all until a lot is waiting. */
@@ -86,7 +101,7 @@ static void drain(struct session *session) {
         return;
     if (session->options & SLOW_READER && length > 100)
         length = 100;
-    if (memcmp(output, "HTTP/", length < 5 ? length : 5) != 0)
+    if (!session->garbled && memcmp(output, "HTTP/", length < 5 ? length : 5) != 0)
         follow(&session->reader, output, length);
     conn_sent(session->conn, length);
 }
@@ -119,6 +134,7 @@ static void feed(struct session *session, const uint8_t *data, size_t length) {
         if (session->options & TICKS) {
             session->shared.now += 50000000;
             conn_tick(session->conn);
+            conn_hurry(session->conn);
             void *owner = conn_next_due(&session->shared);
             REQUIRE(owner == NULL || owner == session);
             REQUIRE(owner != NULL || conn_due(&session->shared) > session->shared.now);
