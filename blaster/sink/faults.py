@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def _delay(text: str) -> Values:
 
 
 def _duration(text: str) -> int:
-    duration = 0 if text in ("0", "0s") else parse_duration(text)
+    duration = 0 if re.fullmatch("0+[a-z]*", text) else parse_duration(text)
     if duration > MOST_DURATION_NS:
         raise ValueError(f"at most {MOST_DURATION_NS // 10**9} s")
     return duration

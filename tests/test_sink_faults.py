@@ -1,0 +1,284 @@
+"""Faults on purpose: their grammar, and that the books balance whatever the sink does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from faulty import SHOWN, SPANS, TRANSPORTS, FaultySink
+
+from blaster.errors import UsageError
+from blaster.sink import faults
+from blaster.sink.faults import ALL, GRPC, HTTP, KINDS, WIRE, Fault, FaultTable, Kind
+from blaster.sink.process import EmbeddedSink
+from blaster.sink.server import SinkOptions, serve
+
+MS = 10**6
+
+GOOD = [
+    ("delay=50ms", Fault("", Kind.DELAY, 50 * MS, 50 * MS)),
+    ("delay=50ms..200ms@10%", Fault("", Kind.DELAY, 50 * MS, 200 * MS, share=round(ALL * 0.1))),
+    ("delay=exp:5ms", Fault("", Kind.DELAY, 5 * MS, 5 * MS, True)),
+    (
+        "status=UNAVAILABLE,retry=2s@5%,from=10s,for=5s",
+        Fault(
+            *("", Kind.STATUS, 14, 14, False, round(ALL * 0.05), 10_000 * MS, 15_000 * MS),
+            retry_s=2.0,
+        ),
+    ),
+    ("status=data_loss", Fault("", Kind.STATUS, 15, 15)),
+    ("http=429,retry-after=1s@0.5", Fault("", Kind.HTTP, 429, 429, share=ALL // 2, retry_s=1.0)),
+    ("http=503,retry-after=3s,date", Fault("", Kind.HTTP, 503, 503, retry_s=3.0, date=True)),
+    ("partial=10%", Fault("", Kind.PARTIAL, round(ALL * 0.1), round(ALL * 0.1))),
+    (
+        "freeze=2s,at=5s",
+        Fault("", Kind.FREEZE, 2000 * MS, 2000 * MS, from_ns=5000 * MS, once=True),
+    ),
+    ("slow-read", Fault("", Kind.SLOW_READ, 1000 * MS, 1000 * MS)),
+    ("rst", Fault("", Kind.RST, 2, 2)),
+    ("rst=REFUSED_STREAM", Fault("", Kind.RST, 7, 7)),
+    ("goaway@1%", Fault("", Kind.GOAWAY, share=round(ALL * 0.01))),
+    ("reset", Fault("", Kind.RESET)),
+    ("refuse,for=1s", Fault("", Kind.REFUSE, until_ns=1000 * MS)),
+    ("half-close", Fault("", Kind.HALF_CLOSE)),
+    ("garbage", Fault("", Kind.GARBAGE)),
+    ("frames", Fault("", Kind.FRAMES)),
+    ("oversize=1MiB", Fault("", Kind.OVERSIZE, 1 << 20, 1 << 20)),
+    ("content-type", Fault("", Kind.CONTENT_TYPE)),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), GOOD, ids=[text for text, _ in GOOD])
+def test_what_is_written_is_what_is_meant(text: str, wanted: Fault) -> None:
+    got = faults.parse(text)
+    assert got.text == text
+    for name in Fault.__dataclass_fields__:
+        if name != "text":
+            assert getattr(got, name) == getattr(wanted, name), name
+
+
+def test_every_kind_is_among_the_examples() -> None:
+    assert {fault.kind for _, fault in GOOD} == set(Kind)
+    assert {grammar.kind for grammar in KINDS.values()} == set(Kind)
+
+
+BAD = [
+    ("", "the kinds are delay, "),
+    ("late", "the kinds are delay, "),
+    ("delay", "delay needs a value"),
+    ("delay=", "delay=: "),
+    ("delay=soon", "delay=soon: "),
+    ("delay=200ms..50ms", "from the shorter to the longer"),
+    ("delay=2h", "at most 600 s"),
+    ("delay=5ms@0", "a share of 0 never happens"),
+    ("delay=5ms@150%", "must be a share"),
+    ("delay=5ms@10%,from=1s@5%", "says its share twice"),
+    ("delay=5ms,retry=1s", "it takes from=…, for=…, at=…"),
+    ("delay=5ms,from=1s,from=2s", "says from twice"),
+    ("delay=5ms,at=1s,for=2s", "neither from=… nor for=…"),
+    ("delay=5ms,from", "it takes from=…"),
+    ("status=OK", "must be a status of gRPC"),
+    ("status=14", "must be a status of gRPC"),
+    ("http=200", "an HTTP status from 300 to 599"),
+    ("http=99999999999999", "an HTTP status from 300 to 599"),
+    ("http=503,date", "date needs retry-after"),
+    ("partial=110%", "must be a share"),
+    ("rst=LATER", "must be one of NO_ERROR"),
+    ("oversize=1GiB", "from 1 to 64MiB"),
+    ("goaway=1", "goaway takes no value"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), BAD, ids=[text for text, _ in BAD])
+def test_bad_faults_are_refused_in_one_line(text: str, why: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        SinkOptions(fault=[text]).check()
+    said = str(refused.value)
+    assert said.startswith(f"--fault '{text}': ") and why in said and "\n" not in said
+
+
+@pytest.mark.parametrize("text", ["rst", "goaway"])
+def test_what_no_receiver_shows_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=rf"--fault '{text}': can't be shown over grpc or http: "):
+        serve(SinkOptions(grpc_port=0, http_port=0, api_port=0, receiver="grpc", fault=[text]))
+
+
+def test_the_api_refuses_what_are_no_faults() -> None:
+    with FaultySink() as sink:
+        sink.fault(["delay=1ms"], 5)
+        for body in (
+            *({"faults": ["late"]}, {"faults": "rst"}, {"faults": [5]}, [], {"other": 1}),
+            *({"seed": -1}, {"seed": True}, {"faults": ["rst"] * 33}),
+        ):
+            status, said = sink.ask("POST", "/v1/faults", body)
+            assert status == 400 and said.count("\n") == 1, said
+        assert sink.ask("GET", "/v1/faults") == (
+            200,
+            {"seed": 5, "faults": [{"fault": "delay=1ms", "met": 0}]},
+        )
+
+
+def test_the_table_draws_by_seed_share_and_time() -> None:
+    """The same seed draws the same; shares are kept; a time is kept; delays add up."""
+    texts = ["delay=1ms..3ms@50%", "delay=1ms", "reset@25%", "garbage,from=1s,for=1s", "rst,at=1s"]
+    tables = [FaultTable(WIRE, faults.parse_all(texts), seed) for seed in (1, 1, 2)]
+    drawn = [[table.draw(i * MS) for i in range(4000)] for table in tables]
+    assert drawn[0] == drawn[1] != drawn[2]
+    resets = [d.fault is not None and d.fault.kind == Kind.RESET for d in drawn[0]]
+    assert 0.22 < sum(resets) / 4000 < 0.28
+    garbage = [i for i, d in enumerate(drawn[0]) if d.fault and d.fault.kind == Kind.GARBAGE]
+    assert min(garbage) >= 1000 and max(garbage) < 2000 and len(garbage) > 700
+    assert tables[0].hits[4] == 1
+    assert all(MS <= d.delay_ns <= 4 * MS for d in drawn[0])
+    unshown = FaultTable(HTTP, faults.parse_all(["rst", "status=INTERNAL"]))
+    assert unshown.draw(0).fault is None
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator[FaultySink]:
+    with FaultySink() as sink:
+        yield sink
+
+
+@pytest.mark.skipif("wire" not in TRANSPORTS, reason="blaster._wire is not built")
+def test_the_native_receiver_draws_as_its_twin(sink: FaultySink) -> None:
+    """The same faults meet the same number of the same requests."""
+    texts = ["delay=0s..1ms@40%", "status=ABORTED@20%", "partial=50%@50%", "delay=exp:1ms@10%"]
+    sink.fault(texts, 11)
+    sink.run("wire", 100)
+    twin = FaultTable(WIRE, faults.parse_all(texts), 11)
+    for i in range(100):
+        twin.draw(i)
+    assert sink.met() == twin.hits
+
+
+EACH = [
+    *(
+        "delay=1ms..5ms",
+        "delay=exp:2ms@50%",
+        "partial=30%",
+        "partial=100%@50%",
+        "freeze=60ms,at=0s",
+    ),
+    *("status=UNAVAILABLE@40%", "status=RESOURCE_EXHAUSTED,retry=50ms@40%", "status=DATA_LOSS"),
+    *("http=503@40%", "http=429,retry-after=1s@40%", "http=503,retry-after=1s,date@40%"),
+    *("http=400@40%", "http=301@40%"),
+    *("slow-read=60ms@20%", "rst@40%", "rst=REFUSED_STREAM@40%", "rst=NO_ERROR@40%"),
+    *("goaway@20%", "reset@20%", "reset,at=5ms", "half-close@20%", "garbage@40%", "frames@20%"),
+    *("oversize@10%", "oversize=70KB@30%", "content-type@40%"),
+]
+
+
+@pytest.mark.parametrize("text", EACH)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_books_balance_under_each_fault(sink: FaultySink, transport: str, text: str) -> None:
+    """Both equations, and accepted <= sink.spans <= accepted + unknown."""
+    fault = faults.parse(text)
+    if SHOWN[transport] not in faults.OF_KIND[fault.kind].receivers:
+        with pytest.raises(UsageError, match="can't be shown over"):
+            faults.check_shown([fault], [SHOWN[transport]])
+        return
+    sink.fault([text], 3)
+    books = sink.run(transport, 40)
+    assert sink.met()[0] > 0
+    statuses = set(books.by_status) - {"OK"}
+    if fault.kind in (Kind.DELAY, Kind.FREEZE, Kind.SLOW_READ):
+        assert books.accepted == books.sent == 40 * SPANS
+    elif fault.kind == Kind.PARTIAL:
+        assert books.rejected > 0 and books.accepted + books.rejected == books.sent
+    elif fault.kind in (Kind.STATUS, Kind.HTTP):
+        assert books.failed > 0 and books.unknown == 0
+        if fault.kind == Kind.STATUS:
+            assert statuses == {faults.STATUSES[fault.low - 1]}
+    elif fault.kind not in (Kind.GOAWAY, Kind.CONTENT_TYPE, Kind.OVERSIZE):
+        assert books.failed + books.unknown > 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_refused_connections(sink: FaultySink, transport: str) -> None:
+    """Whoever has lost his connection finds nobody listening, and later somebody again."""
+    sink.fault(["reset,at=0s", "refuse,for=150ms"])
+    books = sink.run(transport, 60, spread_s=0.6, timeout_s=0.4)
+    assert books.unknown > 0 and books.accepted > 0
+    sink.fault(["reset@20%", "refuse@50%"], 1)
+    sink.run(transport, 40, spread_s=0.2)
+    assert sink.met()[1] > 0
+
+
+@pytest.mark.parametrize("text", ["delay=2ms", "status=ABORTED,retry=1s@30%", "partial=50%"])
+def test_the_receiver_on_grpcio_shows_what_it_can(text: str) -> None:
+    with FaultySink("--receiver", "grpc", "--fault", text, "--fault-seed", "4") as sink:
+        books = sink.run("grpc", 30)
+        assert sink.met()[0] > 0
+        fault = faults.parse(text)
+        assert (books.failed > 0) == (fault.kind == Kind.STATUS)
+        assert (books.rejected > 0) == (fault.kind == Kind.PARTIAL)
+        for other in ("garbage@40%", "oversize@20%", "freeze=50ms@10%"):
+            sink.fault([other])
+            sink.run("grpc", 30)
+            assert sink.met()[0] > 0
+
+
+def schedule(shown: str, seed: int) -> list[str]:
+    """One to four faults that this receiver shows, with shares and times; short ones."""
+    rng = random.Random(seed)
+
+    def times() -> str:
+        begin, length = rng.randrange(0, 15), rng.randrange(2, 20)
+        return rng.choice(["", f",from={begin}ms", f",from={begin}ms,for={length}ms"])
+
+    def one(name: str) -> str:
+        values = {
+            "delay": rng.choice(["=1ms", "=0s..10ms", "=exp:3ms"]),
+            "status": "=" + rng.choice(faults.STATUSES) + rng.choice(["", ",retry=10ms"]),
+            "http": rng.choice(["=429", "=503", "=500", "=404"])
+            + rng.choice(["", ",retry-after=1s", ",retry-after=1s,date"]),
+            "partial": rng.choice(["=5%", "=50%", "=100%"]),
+            "freeze": "=10ms",
+            "slow-read": "=10ms",
+            "rst": "=" + rng.choice(list(faults.RESETS)),
+            "oversize": rng.choice(["=1KB", "=100KB", "=5MiB"]),
+        }
+        share = rng.choice(["5%", "20%", "50%"])
+        if name in ("freeze", "slow-read", "oversize"):
+            share = "5%"
+        return f"{name}{values.get(name, '')}{times()}@{share}"
+
+    names = [name for name, grammar in KINDS.items() if shown in grammar.receivers]
+    return [one(name) for name in rng.choices(names, k=rng.randrange(1, 5))]
+
+
+PARTS, SCHEDULES = 4, 50
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_books_balance_under_any_schedule_of_faults(transport: str, part: int) -> None:
+    """Two hundred seeded schedules for each transport."""
+    with FaultySink() as sink:
+        begin = sink.settled().spans
+        least = most = 0
+        for seed in range(part * SCHEDULES, (part + 1) * SCHEDULES):
+            texts = schedule(SHOWN[transport], seed)
+            sink.fault(texts, seed)
+            try:
+                books = sink.run(transport, 16, timeout_s=0.15)
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}: {texts}: {error}") from error
+            least += books.accepted
+            most += books.accepted + books.unknown
+        assert least <= sink.settled().spans - begin <= most
+        assert least > 0 and most > least
+
+
+def test_the_embedded_sink_takes_faults() -> None:
+    with EmbeddedSink("--fault", "reset@1%", "--fault", "partial=10%") as sink:
+        assert sink.counts().spans == 0
+
+
+def test_kinds_say_where_they_are_shown() -> None:
+    """Only what needs HTTP/2 or sockets is missing anywhere, and says why."""
+    for name, grammar in KINDS.items():
+        assert grammar.receivers <= {WIRE, GRPC, HTTP}
+        assert (grammar.receivers == {WIRE, GRPC, HTTP}) == (not grammar.needs), name
