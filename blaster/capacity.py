@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -106,14 +106,22 @@ def goals(
     )
 
 
-def sink_arguments(embedded: bool, spans_per_s: int, overload: str) -> tuple[str, ...]:
+def sink_arguments(
+    embedded: bool, spans_per_s: int, overload: str, faults: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The arguments of the embedded sink. Raises UsageError where there is none."""
+    if faults and not embedded:
+        raise UsageError(
+            f"--fault {quoted(faults[0])}: is for the embedded sink: only with --embedded"
+        )
+    SinkOptions(fault=faults).check()
+    more = tuple(argument for fault in faults for argument in ("--fault", fault))
     if not spans_per_s:
-        return ()
+        return more
     if not embedded:
         raise UsageError(f"--sink-capacity {spans_per_s}: only with --embedded")
     SinkOptions(capacity=spans_per_s, overload=overload).check()
-    return ("--capacity", str(spans_per_s), "--overload", overload)
+    return ("--capacity", str(spans_per_s), "--overload", overload, *more)
 
 
 def parse_seconds(option: str, text: str) -> float:

@@ -84,6 +84,12 @@ Watches = Annotated[
     list[str] | None,
     typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
 ]
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault", help="A fault of the embedded sink, on purpose; see blaster sink. Repeatable."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Makes the same spans again (default: drawn).")]
 ClusterUrl = Annotated[
     str | None,
@@ -245,6 +251,7 @@ def run(
     ca_cert: CaCert = None,
     client_cert: ClientCert = None,
     client_key: ClientKey = None,
+    fault: Faults = None,
     watch: Watches = None,
     seed: Seed = None,
     verify: Annotated[
@@ -334,6 +341,7 @@ def run(
         client_cert=client_cert,
         client_key=client_key,
         watch=watch or (),
+        faults=fault or (),
         seed=seed,
         arrivals=arrivals,
         burst=burst,
@@ -436,6 +444,7 @@ def capacity(
     ca_cert: CaCert = None,
     client_cert: ClientCert = None,
     client_key: ClientKey = None,
+    fault: Faults = None,
     watch: Watches = None,
     seed: Seed = None,
     cluster: ClusterUrl = None,
@@ -495,7 +504,7 @@ def capacity(
         batch=batch,
         thresholds=bool(threshold),
     )
-    sink = finder.sink_arguments(embedded, sink_capacity, sink_overload)
+    sink = finder.sink_arguments(embedded, sink_capacity, sink_overload, fault or ())
     console = Console(stderr=outputs.takes_stdout, soft_wrap=True)
 
     def show(trial: Trial) -> None:

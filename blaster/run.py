@@ -41,8 +41,10 @@ from blaster.payload.template import LAYOUTS
 from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, WarmUp, parse_warmup
 from blaster.scenario.threshold import Threshold, parse_thresholds
+from blaster.sink.faults import GRPC, HTTP, WIRE, check_shown
+from blaster.sink.faults import parse_all as parse_faults
 from blaster.sink.process import EmbeddedSink
-from blaster.transport import otlp_settings, retry
+from blaster.transport import choice, otlp_settings, retry
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
@@ -93,6 +95,7 @@ class Options(OtlpOptions):
     batch: int | None = None
     retry: str | None = None
     watch: Sequence[str] = ()
+    faults: Sequence[str] = ()
     seed: int | None = None
     arrivals: str | None = None
     burst: int | None = None
@@ -145,8 +148,9 @@ def run(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
+    check_faults(options.embedded, options.faults, otlp.protocol)
     with (
-        _target(options.embedded, otlp) as (otlp, sink),
+        _target(options, otlp, seed) as (otlp, sink),
         _verifier(options, sink) as verifier,
     ):
         if transport != "null" and sink is None and cluster is None:
@@ -422,14 +426,26 @@ def _of_template(scenario: Scenario, options: Options) -> Scenario:
     return replace(scenario, workload=workload)
 
 
+def check_faults(embedded: bool, faults: Sequence[str], protocol: str) -> None:
+    """Refuses faults that nobody would show: the embedded sink's receiver of this protocol."""
+    parsed = parse_faults(faults)
+    if faults and not embedded:
+        raise UsageError(
+            f"--fault {quoted(faults[0])}: is for the embedded sink: only with --embedded"
+        )
+    native = WIRE if choice.wire_is_built() else GRPC
+    check_shown(parsed, [HTTP if protocol == "http" else native])
+
+
 @contextmanager
 def _target(
-    embedded: bool, otlp: OtlpSettings
+    options: Options, otlp: OtlpSettings, seed: int
 ) -> Iterator[tuple[OtlpSettings, EmbeddedSink | None]]:
-    if not embedded:
+    if not options.embedded:
         yield otlp, None
         return
-    with EmbeddedSink() as sink:
+    faults = [argument for fault in options.faults for argument in ("--fault", fault)]
+    with EmbeddedSink(*faults, "--fault-seed", str(seed)) as sink:
         url = sink.http_endpoint if otlp.protocol == "http" else sink.endpoint
         endpoint = resolve_endpoint(url, {}, otlp.protocol)
         yield dataclasses.replace(otlp, endpoint=endpoint, tls=None), sink

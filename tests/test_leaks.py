@@ -50,6 +50,11 @@ CASES: dict[str, list[Callable[[], object]]] = {
         lambda: scanner.request(bad),
         refused(lambda: scanner.request(memoryview(large)[::2]), BufferError),
     ],
+    "Scanner.partly": [
+        lambda: scanner.partly(large, 1 << 31, 5),
+        lambda: scanner.partly(bad, 1 << 31, 5),
+        refused(lambda: scanner.partly(large), TypeError),  # type: ignore[call-arg]
+    ],
     "Scanner.counts": [scanner.counts],
     "Scanner.watch": [lambda: scanner.watch(7), refused(lambda: scanner.watch(-1), OverflowError)],
     "Scanner.take": [scanner.take],
