@@ -42,7 +42,8 @@ def pkg_config(packages, what):
     return found.stdout.split() if found.returncode == 0 else None
 
 
-NATIVE = ["native_module.c", "template_type.c", "stamp.c", "scanner_type.c", "scan.c", "idset.c"]
+NATIVE = ["native_module.c", "columns_type.c", "columns.c", "template_type.c", "stamp.c"]
+NATIVE += ["scanner_type.c", "scan.c", "idset.c"]
 extensions = [extension("_native", NATIVE)]
 
 # Optional: without libnghttp2 everything works on grpcio. zlib is for gzip from other clients.

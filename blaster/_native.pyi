@@ -1,4 +1,4 @@
-"""The C kernel: stamping batches and scanning requests."""
+"""The C kernel: making columns, stamping batches and scanning requests."""
 
 from typing import Any, TypedDict
 
@@ -7,6 +7,52 @@ from typing_extensions import Buffer as _Buffer
 
 # numpy's stubs say that an array is a Buffer only from Python 3.12 on.
 Buffer = _Buffer | np.ndarray[Any, Any]
+
+class ColumnKernel:
+    """Makes the IDs and times of traces by their numbers; see native/columns.h.
+
+    ``share`` in ``of``: the traces that violate. ``cycles``: the cells of the cycle of traces that
+    violate nothing, and of those of each kind of violation. ``cells`` (int64, a row of 5 for each
+    of the ``parts`` of each cell): the first row and the number of its ``entries``, the trace's
+    extent in ns, the spans, the template's variant. ``entries`` (int64, rows of 3): the step of
+    the span's ID, start and end in ns. Raises ValueError when a table does not fit another.
+    """
+
+    def __init__(
+        self,
+        odd_trace: int,
+        span_step: int,
+        share: int,
+        of: int,
+        cycles: tuple[int, ...],
+        parts: int,
+        cells: Buffer,
+        entries: Buffer,
+    ) -> None: ...
+    def entries(self, quota: Buffer, counts: Buffer, parts: Buffer, /) -> int:
+        """The rows of entries that batches take (arrays: int64, one item a batch)."""
+
+    def fill(
+        self,
+        first: Buffer,
+        counts: Buffer,
+        parts: Buffer,
+        quota: Buffer,
+        ended: Buffer,
+        high: Buffer,
+        low: Buffer,
+        span_ids: Buffer,
+        starts: Buffer,
+        ends: Buffer,
+        variants: Buffer,
+        spans: Buffer,
+        /,
+    ) -> int:
+        """Fills the columns of the batches (int64, one item a batch; the columns' items are of 8
+        bytes, variants uint16, spans one a batch), and returns the rows of entries.
+
+        Raises ValueError for numbers out of range, and when the columns have too few rows.
+        """
 
 class ScanCounts(TypedDict):
     """What a scanner counted; see native/scan.h. ``violations`` in the order of sink.rules."""

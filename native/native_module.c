@@ -1,12 +1,13 @@
-/* blaster._native: the payload kernel (stamp) and the sink's scanner (scan). */
+/* blaster._native: the payload kernel (columns, stamp) and the sink's scanner (scan). */
 #include <Python.h>
 
+#include "columns_type.h"
 #include "module_types.h"
 #include "scanner_type.h"
 #include "template_type.h"
 
 static int module_exec(PyObject *module) {
-    if (add_type(module, &template_type_spec) < 0)
+    if (add_type(module, &columns_type_spec) < 0 || add_type(module, &template_type_spec) < 0)
         return -1;
     return add_type(module, &scanner_type_spec);
 }
@@ -19,7 +20,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_def = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "blaster._native",
-    .m_doc = "Stamps batches and scans requests in C.",
+    .m_doc = "Makes columns, stamps batches and scans requests in C.",
     .m_slots = module_slots,
 };
 

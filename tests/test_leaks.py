@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import blaster._native as native
-from blaster._native import Scanner, Template
+from blaster._native import ColumnKernel, Scanner, Template
 
 CALLS = 4000
 MOST_GROWTH_BYTES = 2_000_000
@@ -28,6 +28,12 @@ variants = np.zeros(BATCH, np.uint16)
 counts = np.array([BATCH], np.int64)
 out = bytearray(64 * BATCH)
 offsets = np.zeros(2, np.int64)
+cells = np.array([[0, 1, 9, 1, 0]])
+entries = np.array([[0, 0, 9]])
+maker = ColumnKernel(1, 1, 0, 1, (1,), 1, cells, entries)
+one = np.ones(1, np.int64)
+none = np.zeros(1, np.int64)
+columns = [np.zeros(BATCH, np.int64) for _ in range(5)]
 
 
 def refused(call: Callable[[], object], *errors: type[Exception]) -> Callable[[], None]:
@@ -40,6 +46,21 @@ def refused(call: Callable[[], object], *errors: type[Exception]) -> Callable[[]
 
 
 CASES: dict[str, list[Callable[[], object]]] = {
+    "ColumnKernel": [
+        lambda: ColumnKernel(1, 1, 0, 1, (50,), 1, cells.repeat(50, 0), entries.repeat(50, 0)),
+        refused(lambda: ColumnKernel(1, 1, 0, 1, (2,), 1, cells, entries), ValueError),
+    ],
+    "ColumnKernel.entries": [
+        lambda: maker.entries(none, one, none),
+        refused(lambda: maker.entries(none, one, one), ValueError),
+    ],
+    "ColumnKernel.fill": [
+        lambda: maker.fill(none, counts, none, none, none, *columns, variants, none.copy()),
+        refused(
+            lambda: maker.fill(none, counts + 1, none, none, none, *columns, variants, none),
+            ValueError,
+        ),
+    ],
     "Scanner": [
         lambda: Scanner(capacity=100_000),
         refused(lambda: Scanner(capacity=0), ValueError),

@@ -137,6 +137,92 @@ def test_ids_are_unique_over_a_million_spans():
     assert spans.all() and low.all() and high.all()
 
 
+TREES = [flat.shape(1), flat.shape(6)]
+MIXES = st.sampled_from(
+    [
+        Mix([flat.shape(1)], Fraction(1, 10)),
+        Mix([flat.shape(5)], Fraction(0)),
+        Mix(TREES, Fraction(2, 7), "gateway"),
+        Mix(TREES, Fraction(1), "scattered"),
+    ]
+)
+
+
+@given(
+    SEEDS,
+    MIXES,
+    st.lists(st.tuples(*[st.integers(0, 2**42)] * 2, st.integers(0, 7), st.integers(0, 3))),
+)
+def test_columns_equal_their_twin(seed, mix, batches):
+    """The columns made in C are those of the plain twin, for any batches of any traces."""
+    table = np.array(batches, np.int64).reshape(len(batches), 4).T.copy()
+    first, quota, counts, parts = table
+    parts %= mix.parts
+    ended = ENDED - np.arange(len(batches))
+    made = ColumnSource(seed, mix).make(first, counts, ended, parts=parts, quota_first=quota)
+    arrays, variants, spans = twin.columns(seed, mix, first, counts, ended, parts, quota)
+    assert [column.tolist() for column in made.arrays[:5]] == arrays
+    assert (made.variants.tolist(), made.spans.tolist()) == (variants, spans)
+    assert made.spans.tolist() == mix.count(quota, counts, parts)[:, 0].tolist()
+
+
+KERNEL = {
+    "odd_trace": 1,
+    "span_step": 1,
+    "share": 1,
+    "of": 2,
+    "cycles": (1, 1, 1, 1),
+    "parts": 1,
+    "cells": np.array([[0, 1, 9, 1, 0]] * 4),
+    "entries": np.array([[0, 0, 9]]),
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"share": 3},
+        {"of": 0},
+        {"parts": 0},
+        {"cycles": (4,)},
+        {"cycles": (1, 1, 1, 2)},
+        {"cycles": (1, 0, 1, 1)},
+        {"parts": 2},
+        {"cells": np.array([[0, 2, 9, 1, 0]] * 4)},
+        {"cells": np.array([[1, 1, 9, 1, 0]] * 4)},
+        {"cells": np.array([[-1, 1, 9, 1, 0]] * 4)},
+        {"cells": np.array([[0, 1, 9, 1, 2**16]] * 4)},
+    ],
+)
+def test_column_kernel_refuses_tables_that_do_not_fit(wrong):
+    """A cell that points outside the entries, or a cycle outside the cells, is never walked."""
+    with pytest.raises(ValueError, match=r"\S"):
+        _native.ColumnKernel(**KERNEL | wrong)
+
+
+@pytest.mark.parametrize(
+    ("counts", "parts", "quota", "rows"),
+    [
+        ([3], [0], [0], 2),  # rows too few
+        ([-1], [0], [0], 9),
+        ([2**31], [0], [0], 9),
+        ([1], [1], [0], 9),  # no such part
+        ([1], [0], [-1], 9),
+        ([1], [0], [2**43], 9),
+        ([1, 1], [0], [0], 9),  # arrays of other lengths
+        ([1, 9], [0, 0], [0, 0], 9),
+    ],
+)
+def test_columns_refuse_what_does_not_fit(counts, parts, quota, rows):
+    """Batches and room are checked before a row is written behind its column."""
+    kernel = _native.ColumnKernel(**KERNEL)
+    counts, parts, quota = (np.array(numbers, np.int64) for numbers in (counts, parts, quota))
+    columns = [np.zeros(rows, np.int64) for _ in range(5)]
+    variants, spans = np.zeros(rows, np.uint16), np.zeros(len(counts), np.int64)
+    with pytest.raises(ValueError, match=r"\S"):
+        kernel.fill(quota, counts, parts, quota, quota, *columns, variants, spans)
+
+
 FRAMINGS = (((0x0A, b""),),)
 
 
@@ -226,7 +312,7 @@ def test_kernel_equals_twin_for_any_template(made, numbers, random):
     ids = np.zeros(8 * len(numbers), np.uint8)
     moved = [replace(v, slots=tuple(s._replace(column=START) for s in v.slots)) for v in variants]
     spare = np.zeros(len(column), np.uint8)
-    columns = Columns((ids, ids, spare, column, spare, empty), numbers, counts)
+    columns = Columns((ids, ids, spare, column, spare, empty), numbers, counts, counts)
     assert stamped == twin.stamp(Template(framings, tuple(moved), {}, 1), columns)
 
 

@@ -31,7 +31,6 @@ from blaster.engine.ledger import (
 )
 from blaster.engine.plan import Plan
 from blaster.errors import BlasterError
-from blaster.payload.mix import SPANS
 from blaster.transport.base import Chunk, Int64, Status, Transport
 
 CHUNK_SPANS = 16_384
@@ -42,6 +41,9 @@ LEAD_NS = 5_000_000
 
 HORIZON_NS = 50_000_000
 """How far ahead a chunk reaches: no longer, so that what is recorded is never old."""
+
+RECORD_NS = 20_000_000
+"""How often what ended is added to the ledger: adding costs as much as a hundred requests do."""
 
 GRACE_NS = 1_000_000_000
 """How long after the last stage what is late may still be offered; then it is not_offered."""
@@ -101,16 +103,16 @@ class _Worker:
         self._transport = transport
         self._source = plan.column_source()
         self._template = plan.template.compile()
-        self._lengths = np.array([len(v.data) for v in plan.template.variants], np.int64)
+        self._request_bytes = plan.bytes_per_request
         self._chunk_requests = max(
             1,
             min(
                 int(CHUNK_SPANS / plan.spans_per_request),
-                MAX_CHUNK_BYTES // plan.bytes_per_request,
+                MAX_CHUNK_BYTES // self._request_bytes,
             ),
         )
         self._epoch = ledger.epoch_ns
-        self._start = 0
+        self._start = self._record_at = 0
         self._buffers = _Buffers()
 
     def send_all(self, timeout_ns: int) -> None:
@@ -133,6 +135,7 @@ class _Worker:
         if stop[0]:
             until = min(until, time.monotonic_ns() + DRAIN_ON_STOP_NS)
         self._transport.drain(until)
+        self._record_at = 0
         self._record()
 
     def _open_loop(self) -> None:
@@ -183,18 +186,19 @@ class _Worker:
             parts=held.parts,
             quota_first=held.quota,
         )
-        counts = self._plan.mix.count(held.quota, held.counts, held.parts)
-        spans = np.ascontiguousarray(counts[:, SPANS])
         if self._transport.framing == "bytes":
             batches = self._template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
-            return Chunk(scheduled, spans, batches=batches)
+            return Chunk(scheduled, columns.spans, batches=batches)
         offsets = np.empty(len(k) + 1, np.int64)
-        size = int(self._lengths[columns.variants].sum())
-        out = self._buffers.take(size + len(k) * self._plan.template.frame_bytes)
+        out = self._buffers.take(len(k) * self._request_bytes)
         self._template.stamp_into(columns.arrays, columns.variants, columns.counts, out, offsets)
-        return Chunk(scheduled, spans, offsets=offsets, buffer=out.data)
+        return Chunk(scheduled, columns.spans, offsets=offsets, buffer=out.data)
 
     def _record(self) -> None:
+        now = time.monotonic_ns()
+        if now < self._record_at:
+            return
+        self._record_at = now + RECORD_NS
         self._slab.record(
             self._transport.outcomes(), self._start, closed_loop=self._plan.pacer is None
         )

@@ -43,8 +43,9 @@ SPANS = 0
 class Mix:
     """The cells of a workload and their order, for a rate of violations and a layout.
 
-    ``cell_shape``, ``cell_kind``, ``cell_row`` (int64): what each cell is. ``breaks`` (bool, cells
-    x parts x rules): whether any span of its part breaks the rule. ``template``: all its
+    ``cell_shape``, ``cell_kind``, ``cell_row`` (int64): what each cell is, cycle after cycle;
+    ``lengths``: the cells of each cycle. ``cell_spans`` (int64, cells x parts). ``breaks`` (bool,
+    cells x parts x rules): whether any span of its part breaks the rule. ``template``: all its
     bytes. ``parts``: the requests that a trace is spread over. ValueError where the shapes cannot
     be violated with or do not suit the layout.
     """
@@ -66,8 +67,8 @@ class Mix:
         self.cell_shape, self.cell_row, self.cell_kind = (
             np.concatenate([columns[i] for columns in cycles]) for i in range(3)
         )
-        self._lengths = [len(columns[0]) for columns in cycles]
-        self._first = np.concatenate([[0], np.cumsum(self._lengths)[:-1]]).astype(np.int64)
+        self.lengths = [len(columns[0]) for columns in cycles]
+        self._first = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
         kinds_of: list[set[int]] = [set() for _ in shapes]
         for shape, kind in zip(self.cell_shape.tolist(), self.cell_kind.tolist(), strict=True):
             if kind:
@@ -75,9 +76,9 @@ class Mix:
         self.template = build(shapes, [sorted(kinds) for kinds in kinds_of], layout)
         self.parts = self.template.parts
         counts = self._count_cells()
-        self.breaks = counts[:, :, SLOW:] > 0
-        sums = np.zeros((len(self._lengths), max(self._lengths) + 1, self.parts, 4), np.int64)
-        for number, (first, length) in enumerate(zip(self._first, self._lengths, strict=True)):
+        self.cell_spans, self.breaks = counts[:, :, SPANS], counts[:, :, SLOW:] > 0
+        sums = np.zeros((len(self.lengths), max(self.lengths) + 1, self.parts, 4), np.int64)
+        for number, (first, length) in enumerate(zip(self._first, self.lengths, strict=True)):
             np.cumsum(counts[first : first + length], axis=0, out=sums[number, 1 : length + 1])
         self._sums, self._whole_sums = sums, sums.sum(axis=2)
 
@@ -96,19 +97,19 @@ class Mix:
     @property
     def spans_per_trace(self) -> float:
         """The mean over the traces that violate nothing."""
-        length = self._lengths[0]
+        length = self.lengths[0]
         return float(self._sums[0, length, :, SPANS].sum() / length)
 
     @property
     def largest_part(self) -> float:
         """The mean spans of a trace in the largest of its parts."""
-        length = self._lengths[0]
+        length = self.lengths[0]
         return float(self._sums[0, length, :, SPANS].max() / length)
 
     @property
     def bytes_per_span(self) -> float:
         """The mean over the traces that violate nothing, without frames around a request."""
-        length = self._lengths[0]
+        length = self.lengths[0]
         sizes = np.array([len(variant.data) for variant in self.template.variants])
         numbers = self.template.numbers
         shapes = np.array([sizes[list(numbers[i, 0])].sum() for i in range(len(self.shapes))])
@@ -120,11 +121,11 @@ class Mix:
         before, violates = self.quota.split(number)
         cells = number - before
         # What is left of a division: % is not vectorised, // is.
-        cells -= cells // self._lengths[0] * self._lengths[0]
-        if len(self._lengths) > 1:
+        cells -= cells // self.lengths[0] * self.lengths[0]
+        if len(self.lengths) > 1:
             violating = np.flatnonzero(violates)
             turn, kind = np.divmod(before[violating], 3)
-            lengths = np.array(self._lengths[1:])
+            lengths = np.array(self.lengths[1:])
             cells[violating] = self._first[1:][kind] + turn % lengths[kind]
         return cells
 
@@ -134,7 +135,7 @@ class Mix:
         end = first + counts
         before, after = self.quota.before(first), self.quota.before(end)
         total = self._range(0, first - before, end - after, part)
-        for kind in range(1, len(self._lengths)):
+        for kind in range(1, len(self.lengths)):
             total += self._range(kind, of_kind(before, kind), of_kind(after, kind), part)
         return total
 
@@ -168,7 +169,7 @@ class Mix:
         by_cell = sizes[self.cell_shape]
         # However the cycles are interleaved, no more of each than there are traces.
         most = np.zeros(self.parts, np.int64)
-        for number, (first, length) in enumerate(zip(self._first, self._lengths, strict=True)):
+        for number, (first, length) in enumerate(zip(self._first, self.lengths, strict=True)):
             here = (
                 traces
                 if number == 0
@@ -182,7 +183,7 @@ class Mix:
         return self._up_to(cycle, end, part) - self._up_to(cycle, first, part)
 
     def _up_to(self, cycle: int, n: Int64, part: Int64 | None) -> Int64:
-        sums, length = self._sums[cycle], self._lengths[cycle]
+        sums, length = self._sums[cycle], self.lengths[cycle]
         whole, rest = np.divmod(n, length)
         if part is None:
             sums = self._whole_sums[cycle]

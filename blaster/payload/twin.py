@@ -2,9 +2,54 @@
 
 from __future__ import annotations
 
-from blaster.payload.columns import Columns
+import numpy as np
+
+from blaster.payload.columns import Columns, odd_multiplier
+from blaster.payload.mix import Mix
+from blaster.payload.shape import Int64
 from blaster.payload.template import Template
+from blaster.payload.violations import SLOW, slowed
 from blaster.payload.wire_format import write_varint
+
+_WORD = 2**64 - 1
+_MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def columns(
+    seed: int, mix: Mix, first: Int64, counts: Int64, ended: Int64, parts: Int64, quota: Int64
+) -> tuple[list[list[int]], list[int], list[int]]:
+    """What ColumnSource.make must make: the arrays without the digits, the variants, the spans."""
+    odd_trace, odd_span = (int(odd_multiplier(seed, purpose)) for purpose in ("trace", "span"))
+    most = max(shape.spans for shape in mix.shapes)
+    arrays: list[list[int]] = [[], [], [], [], []]
+    variants, spans = [], []
+    for batch, part in enumerate(parts.tolist()):
+        spans.append(0)
+        for n in range(int(counts[batch])):
+            number = int(first[batch]) + n + 1
+            (cell,) = mix.cells(quota[batch : batch + 1] + n)
+            shape, row = mix.shapes[mix.cell_shape[cell]], mix.cell_row[cell]
+            kind = int(mix.cell_kind[cell])
+            variants.append(mix.template.numbers[int(mix.cell_shape[cell]), kind][part])
+            variant = mix.template.variants[variants[-1]]
+            spans[-1] += len(variant.spans)
+            ends = slowed(shape, np.array([row]))[0] if kind == SLOW else shape.ends[row]
+            starts = [*shape.starts[row].tolist(), *shape.events[row].tolist()]
+            ends = [*ends.tolist(), *shape.events[row].tolist()]
+            begun = int(ended[batch]) - max(ends)
+            low = _fold(number * odd_trace & _WORD, 32)
+            arrays[0].append(_fold(low * _MIX_2 & _WORD, 29))
+            arrays[1].append(_fold(low * _MIX_1 & _WORD, 29))
+            for entry in variant.entries:
+                word = _fold((number * most + entry) * odd_span & _WORD, 32)
+                arrays[2].append(_fold(word * _MIX_1 & _WORD, 29))
+                arrays[3].append(begun + starts[entry])
+                arrays[4].append(begun + ends[entry])
+    return arrays, variants, spans
+
+
+def _fold(word: int, bits: int) -> int:
+    return word ^ word >> bits
 
 
 def stamp(template: Template, columns: Columns) -> list[bytes]:

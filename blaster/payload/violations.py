@@ -32,23 +32,23 @@ SLOW_EXTRA_NS = 600_000_000
 
 
 class Quota:
-    """Which traces violate, for a rate (the share of traces) of 0 to 1."""
+    """Which traces violate, for a rate (the share of traces) of 0 to 1: ``share`` in ``of``."""
 
     def __init__(self, rate: Fraction) -> None:
         rate = rate.limit_denominator(MAX_DENOMINATOR)
-        self._share, self._of = rate.numerator, rate.denominator
+        self.share, self.of = rate.numerator, rate.denominator
 
     def before(self, traces: Int64) -> Int64:
         """How many of the first so many traces violate (traces below 2^43)."""
-        count: Int64 = traces * self._share // self._of
+        count: Int64 = traces * self.share // self.of
         return count
 
     def split(self, number: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
         """How many traces before each of these numbers violate, and whether that one does."""
-        due = number * self._share
-        before: Int64 = due // self._of
-        due -= before * self._of
-        return before, due >= self._of - self._share
+        due = number * self.share
+        before: Int64 = due // self.of
+        due -= before * self.of
+        return before, due >= self.of - self.share
 
 
 def of_kind(violations: Int64, kind: int) -> Int64:
