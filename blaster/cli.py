@@ -257,8 +257,19 @@ def run(
     verify: Annotated[
         list[str] | None,
         typer.Option(
-            help="Ask a system what came of it: betrace (rules are made and removed), each with "
-            "=URL; repeatable. With --embedded betrace is the sink's stand-in."
+            help="Ask a system what came of it: betrace (rules are made and removed), collector, "
+            "tempo or jaeger, each with =URL; repeatable. With --embedded betrace is the sink's "
+            "stand-in."
+        ),
+    ] = None,
+    read_back: Annotated[
+        int, typer.Option(help="Traces that a store has to give back, compared span by span.")
+    ] = 20,
+    sampling_policy: Annotated[
+        str | None,
+        typer.Option(
+            help="What the collector's tail sampling keeps, as 'keep errors, keep > 1000 ms, else "
+            "10 %'."
         ),
     ] = None,
     verify_limit: Annotated[
@@ -350,6 +361,8 @@ def run(
         abort_on=abort_on or (),
         verify=verify or (),
         verify_limit_s=verify_limit_s,
+        read_back=read_back,
+        sampling_policy=sampling_policy,
         verify_headers=verify_header or (),
     )
 

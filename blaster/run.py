@@ -14,6 +14,7 @@ from fractions import Fraction
 from msgspec.structs import replace
 
 from blaster.backends.findings import Sent
+from blaster.backends.policy import SamplingPolicy, parse_policy
 from blaster.backends.verify import (
     DEFAULT_LIMIT_S,
     Answers,
@@ -28,6 +29,7 @@ from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results, results_of
 from blaster.engine.runner import Progress, Run, Runner, so_far
+from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
 from blaster.engine.signals import StopSignals
 from blaster.errors import TargetUnreachable, UsageError
@@ -65,6 +67,9 @@ MAX_CONNECTIONS = 10_000
 
 PACED_CONNECTIONS, CLOSED_CONNECTIONS = 64, 8
 """The same over HTTP/1.1, where a connection carries one request at a time."""
+
+READ_BACK, MOST_READ_BACK = 20, 10_000
+"""Traces that are read back from a store unless told otherwise, and at most."""
 
 CHECKPOINT_S = 30.0
 """How often the results so far are given away: a lost machine loses at most a minute."""
@@ -104,6 +109,8 @@ class Options(OtlpOptions):
     abort_on: Sequence[str] = ()
     verify: Sequence[str] = ()
     verify_limit_s: float = DEFAULT_LIMIT_S
+    read_back: int = READ_BACK
+    sampling_policy: str | None = None
     verify_headers: Sequence[str] = dataclasses.field(default=(), repr=False)
 
 
@@ -182,17 +189,17 @@ def run(
         )
         if on_plan is not None:
             on_plan(plan)
-        _prepare(verifier)
+        sample = _prepare(verifier, options, plan)
         watch = _Watch(scenario, configuration, on_progress, on_checkpoint).update
         with _recording(options) as recording:
-            sending = _Sending(plan, settings, configuration, signals, target, watch)
+            sending = _Sending(plan, settings, configuration, signals, target, watch, sample)
             runner = sending.runner(on_latencies is not None, recorder, recording, cluster)
             try:
                 record = runner.run()
             except TargetUnreachable as error:
                 raise TargetUnreachable(otlp.hide(str(error))) from None
         record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
-        asked = _ask(verifier, record, signals)
+        asked = _ask(verifier, record, signals, options, sample)
         counts = sink.settled_counts() if sink is not None else None
     results = results_of(record, configuration, counts, asked)
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
@@ -217,10 +224,23 @@ def _notes(results: Results, captured: Capture | None, recording: Recording | No
 
 def _check_verify(options: Options) -> None:
     """Refuses what names no backend, before anything is started."""
-    parse_targets(options.verify)
+    targets = parse_targets(options.verify)
     parse_headers(options.verify_headers)
+    if not 0 <= options.read_back <= MOST_READ_BACK:
+        raise UsageError(f"--read-back {options.read_back}: must be from 0 to {MOST_READ_BACK:,}")
+    if _policy(options) is not None and not any(name == "collector" for name, _ in targets):
+        raise UsageError("--sampling-policy: needs --verify collector, whose exports it is about")
     if options.verify_headers and not options.verify:
         raise UsageError("--verify-header: needs --verify")
+
+
+def _policy(options: Options) -> SamplingPolicy | None:
+    if options.sampling_policy is None:
+        return None
+    try:
+        return parse_policy(options.sampling_policy)
+    except ValueError as error:
+        raise UsageError(f"--sampling-policy {quoted(options.sampling_policy)}: {error}") from None
 
 
 @contextmanager
@@ -238,20 +258,30 @@ def _verifier(options: Options, sink: EmbeddedSink | None) -> Iterator[Verifier 
         yield verifier
 
 
-def _prepare(verifier: Verifier | None) -> None:
-    if verifier is not None:
-        verifier.prepare()
+def _prepare(verifier: Verifier | None, options: Options, plan: Plan) -> Sample | None:
+    """Prepares the backends; what is drawn for them to give back, if one of them does that."""
+    if verifier is None:
+        return None
+    verifier.prepare()
+    # The hosts of a cluster draw none: their stores are asked for counts alone.
+    if not verifier.reads_back or options.read_back == 0 or options.cluster is not None:
+        return None
+    return Sample(plan.workers, options.read_back, plan.seed)
 
 
 def _ask(
-    verifier: Verifier | None, record: Run, signals: StopSignals
+    verifier: Verifier | None,
+    record: Run,
+    signals: StopSignals,
+    options: Options,
+    sample: Sample | None,
 ) -> tuple[Sent, Answers] | None:
     """Asks the backends about a run that has ended; after an interruption, without waiting."""
     if verifier is None:
         return None
     cut: list[bool] = [True] if record.interrupted else []
     signals.on_stop = lambda: cut.append(True)
-    sent = sent_of(record)
+    sent = sent_of(record, sample, options.read_back, _policy(options))
     return sent, verifier.ask(sent, record.end_ns / 1e9, lambda: bool(cut))
 
 
@@ -265,6 +295,7 @@ class _Sending:
     signals: StopSignals
     target: Sampler | None
     watch: Callable[[Progress], str | None]
+    sample: Sample | None
 
     def runner(
         self,
@@ -301,6 +332,7 @@ class _Sending:
             target=self.target,
             on_progress=self.watch,
             keep_intervals=keep_intervals,
+            sample=self.sample,
         )
 
 

@@ -54,22 +54,23 @@ def _cannot(reason: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def collector_binary() -> Path:
     """The OpenTelemetry Collector, built where it is not yet; for `peers.collector`."""
+    return _built("the OpenTelemetry Collector", "collector")
+
+
+@pytest.fixture(scope="session")
+def jaeger_binary() -> Path:
+    """Jaeger, built where it is not yet; for `peers.jaeger`."""
+    return _built("Jaeger", "jaeger")
+
+
+def _built(what: str, folder: str) -> Path:
     if shutil.which("go") is None:
-        _cannot("the OpenTelemetry Collector is built with Go, and there is no `go` on the PATH")
-    build = Path(__file__).parent / "collector" / "build"
+        _cannot(f"{what} is built with Go, and there is no `go` on the PATH")
+    build = Path(__file__).parent / folder / "build"
     built = subprocess.run([build], stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode:
         pytest.fail(f"{build} ended with {built.returncode}")
     return Path(built.stdout.strip())
-
-
-@pytest.fixture(scope="session")
-def chromium_binaries() -> tuple[str, str]:
-    """Chromium and its driver; for `browser.opened`."""
-    found = shutil.which("chromium"), shutil.which("chromedriver")
-    if found[0] is None or found[1] is None:
-        _cannot("Debian's packages chromium and chromium-driver are not installed")
-    return found[0], found[1]
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,49 @@ class Collector(Peer):
         return prometheus_sums(_get(f"http://127.0.0.1:{self.metrics_port}/metrics"))
 
 
+class Jaeger(Peer):
+    """Jaeger v2 with its storage in memory. Its counters are a Collector's."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.grpc_port, self.http_port, self.query_port, query_grpc, self.metrics_port = free_ports(
+            5
+        )
+        prometheus = {"host": "127.0.0.1", "port": self.metrics_port}
+        readers = [{"pull": {"exporter": {"prometheus": prometheus}}}]
+        protocols = {
+            "grpc": {"endpoint": f"127.0.0.1:{self.grpc_port}"},
+            "http": {"endpoint": f"127.0.0.1:{self.http_port}"},
+        }
+        config = {
+            "extensions": {
+                "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": 100_000}}}},
+                "jaeger_query": {
+                    "storage": {"traces": "memory"},
+                    "http": {"endpoint": f"127.0.0.1:{self.query_port}"},
+                    "grpc": {"endpoint": f"127.0.0.1:{query_grpc}"},
+                },
+            },
+            "receivers": {"otlp": {"protocols": protocols}},
+            "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
+            "service": {
+                "extensions": ["jaeger_storage", "jaeger_query"],
+                "telemetry": {"metrics": {"level": "detailed", "readers": readers}},
+                "pipelines": {
+                    "traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}
+                },
+            },
+        }
+        file = folder / "jaeger.json"
+        file.write_text(json.dumps(config, indent=1))
+        super().__init__([binary, "--config", file], folder)
+
+    def wait_until_ready(self) -> None:
+        self._wait_until_open(self.metrics_port, self.query_port, self.grpc_port, self.http_port)
+
+    def metrics(self) -> dict[str, float]:
+        return prometheus_sums(_get(f"http://127.0.0.1:{self.metrics_port}/metrics"))
+
+
 class Recorder(Peer):
     """A receiver that keeps every request; see receiver.py."""
 
@@ -319,6 +362,14 @@ def collector(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collector-")))
         yield _started(stack, Collector(binary, folder, merged(config, overrides or {})))
+
+
+@contextmanager
+def jaeger(binary: Path) -> Iterator[Jaeger]:
+    """Runs the Jaeger that `tests/jaeger/build` built (the fixture `jaeger_binary`)."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jaeger-")))
+        yield _started(stack, Jaeger(binary, folder))
 
 
 @contextmanager

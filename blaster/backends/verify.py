@@ -11,14 +11,24 @@ from typing import Self
 from blaster.backends.betrace import DEFAULT_PORT as BETRACE_PORT
 from blaster.backends.betrace import Betrace
 from blaster.backends.client import Base, Client, parse_base
+from blaster.backends.collector import Collector
 from blaster.backends.findings import Backend, Flow, FunnelStage, Sent, Verification
+from blaster.backends.jaeger import Jaeger
+from blaster.backends.tempo import Tempo
 from blaster.backends.waiting import Wait
 from blaster.errors import UsageError
 from blaster.units import quoted
 
 OPTION = "--verify"
-PORTS = {"betrace": BETRACE_PORT}
+PORTS = {"collector": 8888, "tempo": 3200, "jaeger": 16686, "betrace": BETRACE_PORT}
 """The backends, in the order in which spans come to them, and where they listen by default."""
+
+_ADAPTERS: dict[str, Callable[[Client], Backend]] = {
+    "collector": Collector,
+    "tempo": Tempo,
+    "jaeger": Jaeger,
+    "betrace": Betrace,
+}
 
 DEFAULT_LIMIT_S = 60.0
 
@@ -58,10 +68,12 @@ class Verifier:
                 if name == "betrace" and betrace_url
                 else f"http://localhost:{PORTS[name]}"
             )
-            self._backends.append(self._make(name, Client(base or _base(name, url), headers or {})))
+            self._backends.append(_ADAPTERS[name](Client(base or _base(name, url), headers or {})))
 
-    def _make(self, name: str, client: Client) -> Backend:
-        return Betrace(client)
+    @property
+    def reads_back(self) -> bool:
+        """Whether any of them gives traces back."""
+        return any(isinstance(backend, Tempo | Jaeger) for backend in self._backends)
 
     def prepare(self) -> None:
         """Before the run; never raises for what a backend does."""
@@ -79,6 +91,10 @@ class Verifier:
             answers.verifications.append(backend.verification)
             if isinstance(backend, Betrace):
                 answers.detects, answers.detected = True, backend.detected
+        if answers.detects:
+            for backend in self._backends:
+                if isinstance(backend, Tempo):
+                    backend.verify_violations(sent, flow, wait)
         answers.stages = flow.stages
         return answers
 

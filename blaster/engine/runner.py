@@ -34,6 +34,7 @@ from blaster.engine.ledger import (
     Ledger,
 )
 from blaster.engine.plan import Plan
+from blaster.engine.sample import Sample
 from blaster.engine.segments import interval_ns
 from blaster.engine.series import Point, Thinned, merge_points
 from blaster.engine.signals import Interrupted, StopSignals
@@ -201,7 +202,8 @@ class Runner:
     ``make_transport`` is called in each worker; ``signals`` stop the run; ``target`` samples what
     is watched, or is None; ``on_progress`` is called once an interval from :meth:`run`, and a text
     that it returns ends the run, as the reason; ``keep_intervals``: latencies are kept for each
-    interval; ``steering`` starts the run, where there is one.
+    interval; ``steering`` starts the run, where there is one; ``sample``: is drawn from the
+    accepted requests.
     """
 
     def __init__(
@@ -215,6 +217,7 @@ class Runner:
         on_progress: Callable[[Progress], str | None] | None = None,
         keep_intervals: bool = False,
         steering: Steering | None = None,
+        sample: Sample | None = None,
     ) -> None:
         self._steering = steering
         self._plan = plan
@@ -224,6 +227,7 @@ class Runner:
         self._target = target
         self._on_progress = on_progress
         self._keep_intervals = keep_intervals
+        self._sample = sample
         self._ledger = Ledger(plan.workers, plan.segments)
         if steering is not None:
             self._ledger.epoch_ns = steering.epoch_ns
@@ -260,6 +264,7 @@ class Runner:
                     self._make_transport,
                     timeout_s=self._timeout_s,
                     connect_timeout_s=CONNECT_TIMEOUT_S,
+                    sample=self._sample,
                 )
 
             self._pids[worker_process.fork(life)] = worker

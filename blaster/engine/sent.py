@@ -9,11 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from blaster.backends.findings import Sent
-from blaster.engine.ledger import ACCEPTED, SENT_REQUESTS, UNKNOWN
+from blaster.backends.findings import Sent, SentTrace
+from blaster.backends.policy import SamplingPolicy
+from blaster.engine.ledger import ACCEPTED, SCHEDULED_SPANS, SENT_REQUESTS, START_NS, UNKNOWN
 from blaster.engine.plan import Requests
 from blaster.engine.runner import Run
+from blaster.engine.sample import Sample
 from blaster.payload.shape import Int64
+from blaster.payload.span import Span, decode
+from blaster.payload.violations import ERROR
 from blaster.sink.rules import RULES
 
 MOST_NAMED = 1 << 20
@@ -67,8 +71,78 @@ def traces_of(run: Run, held: Requests) -> tuple[Int64, Int64, Int64]:
     return held.first[spread] + within, cells, held.parts[spread]
 
 
-def sent_of(run: Run) -> Sent:
-    """What the backends are told of a closed run."""
+def kept_by(policy: SamplingPolicy, run: Run) -> tuple[int, int, int]:
+    """The least, the expected and the most spans that a tail sampler keeps of what was sent."""
+    mix = run.plan.mix
+    traces = np.zeros(len(mix.cell_shape), np.int64)
+    for held in sent_requests(run):
+        _, cells, parts = traces_of(run, held)
+        # Cut-up traces are counted by their first part.
+        traces += np.bincount(cells[parts == 0], minlength=len(traces))
+    spans = mix.cell_spans.sum(axis=1)
+    failed = np.asarray(mix.breaks[:, :, ERROR - 1].any(axis=1))
+    return policy.expected(traces, spans, failed, mix.cell_took())
+
+
+def sampled_traces(run: Run, sample: Sample, size: int) -> list[SentTrace]:
+    """At most so many of the accepted traces, at random but of every kind that was drawn in turn:
+    those without violations and those with each of them. Rebuilt byte by byte from the plan."""
+    by_kind: dict[int, list[tuple[int, int, int, int, int]]] = {}
+    plan, random = run.plan, np.random.default_rng(run.plan.seed)
+    for worker, request, scheduled in sample.accepted():
+        held = plan.shard(worker).of(np.array([request], np.int64))
+        kinds = plan.mix.cell_kind[plan.mix.cells(held.quota[0] + np.arange(int(held.counts[0])))]
+        for kind in np.unique(kinds).tolist():
+            at = int(random.choice(np.flatnonzero(kinds == kind)))
+            row = (worker, request, scheduled, int(held.first[0]) + at, int(held.quota[0]) + at)
+            by_kind.setdefault(kind, []).append(row)
+    chosen: dict[int, SentTrace] = {}
+    for turn in range(max(map(len, by_kind.values()), default=0)):
+        for rows in by_kind.values():
+            if turn < len(rows) and len(chosen) < size and rows[turn][3] not in chosen:
+                chosen[rows[turn][3]] = _rebuilt(run, *rows[turn])
+    return list(chosen.values())
+
+
+def _rebuilt(
+    run: Run, worker: int, request: int, scheduled: int, number: int, quota: int
+) -> SentTrace:
+    """The trace of this number as this request, which was accepted, held it or a part of it.
+
+    Where traces are cut up and something was lost on the way, the other parts may have been, too:
+    then only this part is sure to have been accepted.
+    """
+    plan, ledger = run.plan, run.ledger
+    shard, k = plan.shard(worker), np.array([request], np.int64)
+    start = int(ledger.control[START_NS])
+    if plan.pacer is None:
+        ended = scheduled if plan.mix.parts == 1 else start
+    else:
+        ended = int(shard.ended(k)[0]) + start
+    whole = plan.mix.parts == 1 or ledger.total(ACCEPTED) == ledger.total(SCHEDULED_SPANS)
+    parts = range(plan.mix.parts) if whole else [int(shard.of(k).parts[0])]
+    spans: dict[bytes, Span] = {}
+    template, source = plan.template.compile(), plan.column_source()
+    for part in parts:
+        columns = source.make(
+            np.array([number], np.int64),
+            np.array([1], np.int64),
+            np.array([ended + ledger.epoch_ns], np.int64),
+            parts=np.array([part], np.int64),
+            quota_first=np.array([quota], np.int64),
+        )
+        (data,) = template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
+        spans |= {span.span_id: span for span in decode(data)}
+    return SentTrace(source.trace_ids(np.array([number], np.int64))[0], spans, whole)
+
+
+def sent_of(
+    run: Run,
+    sample: Sample | None = None,
+    size: int = 0,
+    policy: SamplingPolicy | None = None,
+) -> Sent:
+    """What the backends are told of a closed run, with ``size`` traces of the sample at most."""
     violations, violating = violating_traces(run)
     return Sent(
         accepted=run.ledger.total(ACCEPTED),
@@ -78,5 +152,6 @@ def sent_of(run: Run) -> Sent:
         violations=violations,
         violating=violating,
         services=run.plan.mix.services,
-        sample=[],
+        sample=[] if sample is None else sampled_traces(run, sample, size),
+        kept=None if policy is None else kept_by(policy, run),
     )

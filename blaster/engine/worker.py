@@ -30,6 +30,7 @@ from blaster.engine.ledger import (
     Ledger,
 )
 from blaster.engine.plan import Plan
+from blaster.engine.sample import Sample
 from blaster.errors import BlasterError
 from blaster.transport.base import Chunk, Int64, Status, Transport
 
@@ -65,6 +66,7 @@ def run(
     *,
     timeout_s: float,
     connect_timeout_s: float,
+    sample: Sample | None = None,
 ) -> None:
     """The life of worker ``worker``: connect, wait for the start, send, drain, record.
 
@@ -74,6 +76,8 @@ def run(
     transport: Transport | None = None
     try:
         transport = make_transport(slab.sent, ledger.stop)
+        if sample is not None:
+            transport = sample.wrap(worker, transport)
         # Before the connections, which must not be kept waiting, and long before the start.
         sender = _Worker(plan, worker, ledger, transport)
         transport.connect(connect_timeout_s)
@@ -188,11 +192,11 @@ class _Worker:
         )
         if self._transport.framing == "bytes":
             batches = self._template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
-            return Chunk(scheduled, columns.spans, batches=batches)
+            return Chunk(scheduled, columns.spans, batches=batches, first=int(k[0]))
         offsets = np.empty(len(k) + 1, np.int64)
         out = self._buffers.take(len(k) * self._request_bytes)
         self._template.stamp_into(columns.arrays, columns.variants, columns.counts, out, offsets)
-        return Chunk(scheduled, columns.spans, offsets=offsets, buffer=out.data)
+        return Chunk(scheduled, columns.spans, offsets=offsets, buffer=out.data, first=int(k[0]))
 
     def _record(self) -> None:
         now = time.monotonic_ns()

@@ -82,6 +82,17 @@ class Mix:
             np.cumsum(counts[first : first + length], axis=0, out=sums[number, 1 : length + 1])
         self._sums, self._whole_sums = sums, sums.sum(axis=2)
 
+    def cell_took(self) -> Int64:
+        """How long the trace of each cell takes, from its first start to its last end, in ns."""
+        took = np.zeros(len(self.cell_shape), np.int64)
+        for index, kind in self.template.numbers:
+            shape = self.shapes[index]
+            here = np.flatnonzero((self.cell_shape == index) & (self.cell_kind == kind))
+            row = self.cell_row[here]
+            ends = slowed(shape, row) if kind == SLOW else shape.ends[row]
+            took[here] = ends.max(axis=1) - shape.starts[row].min(axis=1)
+        return took
+
     @property
     def services(self) -> tuple[str, ...]:
         """The names of all services, in the order in which they are first seen."""
