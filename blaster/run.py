@@ -189,7 +189,7 @@ def run(
         )
         if on_plan is not None:
             on_plan(plan)
-        sample = _prepare(verifier, options, plan)
+        sample = _prepare(verifier, options, plan, cluster)
         watch = _Watch(scenario, configuration, on_progress, on_checkpoint).update
         with _recording(options) as recording:
             sending = _Sending(plan, settings, configuration, signals, target, watch, sample)
@@ -258,13 +258,15 @@ def _verifier(options: Options, sink: EmbeddedSink | None) -> Iterator[Verifier 
         yield verifier
 
 
-def _prepare(verifier: Verifier | None, options: Options, plan: Plan) -> Sample | None:
+def _prepare(
+    verifier: Verifier | None, options: Options, plan: Plan, cluster: Cluster | None
+) -> Sample | None:
     """Prepares the backends; what is drawn for them to give back, if one of them does that."""
     if verifier is None:
         return None
     verifier.prepare()
     # The hosts of a cluster draw none: their stores are asked for counts alone.
-    if not verifier.reads_back or options.read_back == 0 or options.cluster is not None:
+    if not verifier.reads_back or options.read_back == 0 or cluster is not None:
         return None
     return Sample(plan.workers, options.read_back, plan.seed)
 
