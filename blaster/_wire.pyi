@@ -104,8 +104,8 @@ class Receiver:
 class Client:
     """Sends OTLP batches over HTTP/2, each at its scheduled time; see native/wire_client.h.
 
-    ``until`` is CLOCK_MONOTONIC in nanoseconds; ``sent`` takes three int64, ``stop`` has one. All
-    calls belong to one thread.
+    ``until`` is CLOCK_MONOTONIC in nanoseconds; ``sent`` and ``blocked`` take three int64 each,
+    ``stop`` has one. All calls belong to one thread.
     """
 
     def __new__(
@@ -114,6 +114,7 @@ class Client:
         port: str,
         fields: tuple[tuple[bytes, bytes], ...],
         sent: npt.NDArray[np.int64],
+        blocked: npt.NDArray[np.int64],
         stop: npt.NDArray[np.int64],
         connections: int,
         in_flight: int,

@@ -34,7 +34,7 @@ struct link {
 struct wire_client {
     uint32_t connections, capacity;
     int64_t timeout;
-    int64_t *sent;
+    int64_t *sent, *blocked;
     const int64_t *stop;
     struct wire_owner owner;
     struct wire_field *fields;
@@ -56,6 +56,7 @@ struct wire_client {
     struct wire_stream *oldest, *newest;         /* in flight, in the order of deadlines */
     struct wire_stream *waiting, **waiting_tail; /* those that have no connection yet */
     int64_t in_flight, now;
+    int64_t behind_until; /* what the client was behind its schedule is counted up to here */
 
     struct wire_outcome *outcomes;
     size_t outcome_count, outcome_room;
@@ -581,6 +582,26 @@ static void tick(struct wire_client *client) {
     keep_connected(client);
 }
 
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Adds the time from `since` until now in which a request was overdue that was due at `due`. */
+static void count_blocked(struct wire_client *client, enum wire_blocked what, int64_t due,
+                          int64_t since) {
+    const int64_t length = client->now - max64(due, since);
+    if (length > 0)
+        __atomic_store_n(&client->blocked[what], client->blocked[what] + length, __ATOMIC_RELAXED);
+}
+
+/* What is sent again was due long ago, and is not behind any schedule. */
+static int64_t due_of(const struct wire_batches *batches, int64_t i) {
+    return batches->again ? INT64_MAX : batches->scheduled[i];
+}
+
+static void count_behind(struct wire_client *client, int64_t due) {
+    count_blocked(client, WIRE_BEHIND, due, client->behind_until);
+    client->behind_until = client->now;
+}
+
 /* The calls. */
 
 struct wire_client *wire_client_new(const struct wire_client_options *options, char *error,
@@ -593,6 +614,7 @@ struct wire_client *wire_client_new(const struct wire_client_options *options, c
     client->capacity = options->in_flight;
     client->timeout = options->timeout;
     client->sent = options->sent;
+    client->blocked = options->blocked;
     client->stop = options->stop;
     client->owner = (struct wire_owner){on_ended, on_goaway, client};
     client->waiting_tail = &client->waiting;
@@ -765,6 +787,7 @@ int64_t wire_client_send(struct wire_client *client, const struct wire_batches *
         sleep_and_read(client, client->now);
     while (next < batches->count) {
         tick(client);
+        count_behind(client, due_of(batches, next));
         if (client->now >= until || stopped(client))
             break;
         bool full = false;
@@ -788,22 +811,29 @@ int64_t wire_client_send(struct wire_client *client, const struct wire_batches *
             wake = min64(wake, batches->scheduled[next]);
         else if (client->free != NULL && client->waiting == NULL && choose(client) != NULL)
             wake = client->now; /* the burst was full and has been written */
+        const int64_t slept = client->now;
+        const enum wire_blocked why = client->free == NULL ? WIRE_CAPPED : WIRE_HELD;
         sleep_and_read(client, wake);
+        if (full)
+            count_blocked(client, why, due_of(batches, next), slept);
     }
     return next;
 }
 
 void wire_client_wait_chunk(struct wire_client *client, const struct wire_chunk *chunks,
-                            size_t count, int64_t until) {
+                            size_t count, int64_t due, int64_t until) {
     for (;;) {
         tick(client);
+        count_behind(client, due);
         pump(client);
         for (size_t i = 0; i < count; i++)
             if (chunks[i].holds == 0)
                 return;
         if (client->now >= until || stopped(client))
             return;
+        const int64_t slept = client->now;
         sleep_and_read(client, next_event(client, until));
+        count_blocked(client, WIRE_HELD, due, slept);
     }
 }
 

@@ -20,6 +20,11 @@
 
 #include "wire_conn.h"
 
+/* How long a request was due and not offered: in all; of that, while the client slept because the
+ * peer's windows, its limit of streams or a full socket let nothing through; and because as many
+ * were in flight as may be. The rest of the first is the client's own doing. */
+enum wire_blocked { WIRE_BEHIND, WIRE_HELD, WIRE_CAPPED, WIRE_BLOCKED_COUNT };
+
 struct wire_client_options {
     const char *const *hosts; /* numeric addresses, tried in this order */
     size_t host_count;
@@ -29,6 +34,7 @@ struct wire_client_options {
     const struct wire_field *fields; /* of every request; copied */
     size_t field_count;
     int64_t *sent;       /* requests, spans, bytes: raised before a request can leave */
+    int64_t *blocked;    /* by enum wire_blocked: nanoseconds, raised as they pass */
     const int64_t *stop; /* not 0: return soon */
 };
 
@@ -65,9 +71,10 @@ int wire_client_connect(struct wire_client *client, int64_t until);
 int64_t wire_client_send(struct wire_client *client, const struct wire_batches *batches,
                          struct wire_chunk *chunk, int64_t until);
 
-/* Handles answers until one of the chunks is not held, `until` or stop. */
+/* Handles answers until one of the chunks is not held, `until` or stop, while a request waits that
+ * is due at `due`. */
 void wire_client_wait_chunk(struct wire_client *client, const struct wire_chunk *chunks,
-                            size_t count, int64_t until);
+                            size_t count, int64_t due, int64_t until);
 
 void wire_client_wait(struct wire_client *client, int64_t until);
 

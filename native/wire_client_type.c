@@ -16,7 +16,7 @@ enum {
 
 typedef struct {
     PyObject_HEAD struct wire_client *client;
-    Py_buffer sent, stop;
+    Py_buffer sent, blocked, stop;
     bool busy; /* a call runs without the GIL */
     bool closed;
     /* Buffers that requests in flight still need. */
@@ -95,14 +95,15 @@ static int check_offsets(const int64_t *offsets, Py_ssize_t count, Py_ssize_t le
     return 0;
 }
 
-/* A place for one more buffer; -1 when all are held until `until` or stop. */
-static int free_chunk(ClientObject *self, int64_t until) {
+/* A place for one more buffer, whose first request is due at `due`; -1 when all are held until
+ * `until` or stop. */
+static int free_chunk(ClientObject *self, int64_t due, int64_t until) {
     for (int tries = 0; tries < 2; tries++) {
         for (int i = 0; i < self->chunk_count; i++)
             if (!self->used[i])
                 return i;
         Py_BEGIN_ALLOW_THREADS wire_client_wait_chunk(self->client, self->chunks,
-                                                      (size_t)self->chunk_count, until);
+                                                      (size_t)self->chunk_count, due, until);
         Py_END_ALLOW_THREADS sweep(self);
     }
     return -1;
@@ -127,7 +128,8 @@ static PyObject *client_send(ClientObject *self, PyObject *args) {
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0 ||
         check_offsets(offsets.buf, count, view.len) < 0)
         goto done;
-    int place = free_chunk(self, until);
+    const int64_t *times = scheduled.buf;
+    int place = free_chunk(self, count > 0 && !again ? times[0] : INT64_MAX, until);
     if (place >= 0) {
         struct wire_batches batches = {view.buf, offsets.buf, scheduled.buf, spans.buf,
                                        count,    first,       again != 0};
@@ -263,14 +265,14 @@ static int get_fields(PyObject *sequence, struct wire_field *out, size_t *count)
 }
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"hosts",       "port",      "fields",     "sent", "stop",
+    static char *keywords[] = {"hosts",       "port",      "fields",     "sent", "blocked", "stop",
                                "connections", "in_flight", "timeout_ns", "held", NULL};
-    PyObject *hosts, *fields, *sent, *stop;
+    PyObject *hosts, *fields, *sent, *blocked, *stop;
     const char *port;
     long connections, in_flight, held;
     long long timeout;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOllLl:Client", keywords, &PyTuple_Type,
-                                     &hosts, &port, &PyTuple_Type, &fields, &sent, &stop,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllLl:Client", keywords, &PyTuple_Type,
+                                     &hosts, &port, &PyTuple_Type, &fields, &sent, &blocked, &stop,
                                      &connections, &in_flight, &timeout, &held))
         return NULL;
     if (connections < 1 || connections > CONNECTIONS_MAX)
@@ -313,9 +315,11 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     self->chunk_count = (int)held;
     if (get_int64(sent, &self->sent, 3, PyBUF_WRITABLE, "sent") < 0 ||
+        get_int64(blocked, &self->blocked, WIRE_BLOCKED_COUNT, PyBUF_WRITABLE, "blocked") < 0 ||
         get_int64(stop, &self->stop, 1, 0, "stop") < 0)
         goto fail;
     options.sent = self->sent.buf;
+    options.blocked = self->blocked.buf;
     options.stop = self->stop.buf;
     self->client = wire_client_new(&options, error, sizeof error);
     if (self->client == NULL) {
@@ -340,6 +344,8 @@ static void client_dealloc(ClientObject *self) {
             PyBuffer_Release(&self->views[i]);
     if (self->sent.obj != NULL)
         PyBuffer_Release(&self->sent);
+    if (self->blocked.obj != NULL)
+        PyBuffer_Release(&self->blocked);
     if (self->stop.obj != NULL)
         PyBuffer_Release(&self->stop);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);

@@ -8,11 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cli
+import msgspec
 import psutil
 import pytest
 
+from blaster.engine.results import AveragePeak, Lateness, Results
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.choice import wire_is_built
+from blaster.verdict.limit import limit_of
 
 pytestmark = [
     pytest.mark.quiet,
@@ -23,6 +26,51 @@ pytestmark = [
 BUSY = (
     "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print(flush=True)\nwhile 1: pass"
 )
+
+
+NULL_RUN = ("run", "--transport", "null", "--rate", "1k", "--duration", "1s", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Those of some run."""
+    out = tmp_path_factory.mktemp("limit") / "r.json"
+    assert cli.blaster(*NULL_RUN, "--json", str(out)).returncode == 0
+    return msgspec.json.decode(out.read_bytes(), type=Results)
+
+
+@pytest.mark.parametrize(
+    ("ran", "waited", "behind", "held", "capped", "limit"),
+    [
+        (30, 10, 90, 70, 0, "target"),
+        (30, 10, 90, 10, 60, "target"),
+        (3, 35, 93, 88, 0, "target"),
+        (5, 5, 90, 20, 0, "generator"),  # asleep and late, but seldom held back
+        (30, 50, 90, 60, 0, "generator"),  # its sleeps were long because it woke up late
+        (60, 30, 90, 85, 0, "generator"),  # no CPU left, whatever else
+        (5, 5, 0, 0, 0, "target"),  # from here on not measured
+        (30, 10, 0, 0, 0, "generator"),
+    ],
+)
+def test_late_by_whose_doing(
+    results: Results, ran: int, waited: int, behind: int, held: int, capped: int, limit: str
+) -> None:
+    """A load that fell behind is the target's limit only for the time that it held it back, less
+    the time that the workers waited for a CPU."""
+    late = msgspec.structs.replace(
+        results,
+        lateness_ms=Lateness(p50=500.0, p99=900.0, max=1000.0),
+        generator=msgspec.structs.replace(
+            results.generator,
+            worker_cpu_percent=AveragePeak(avg=ran, peak=ran),
+            run_queue_percent=AveragePeak(avg=waited, peak=waited),
+            behind_percent=behind,
+            held_back_percent=held,
+            capped_percent=capped,
+        ),
+    )
+    found, reason = limit_of(late, cap_reached=False)
+    assert found == limit, reason
 
 
 @contextmanager

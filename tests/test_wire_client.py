@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable, UsageError
-from blaster.transport.base import EXPORT_METHOD, Chunk, Status
+from blaster.transport.base import (
+    BEHIND_NS,
+    CAPPED_NS,
+    EXPORT_METHOD,
+    HELD_NS,
+    RAISED,
+    Chunk,
+    Status,
+)
 
 wire = pytest.importorskip("blaster.transport.wire", reason="blaster._wire is not built")
 
@@ -42,7 +51,7 @@ class Run:
     """A transport, its two shared arrays, and the outcomes it gave."""
 
     def __init__(self, port: int, **options: Any) -> None:
-        self.sent = np.zeros(3, np.int64)
+        self.sent = np.zeros(RAISED, np.int64)
         self.stop = np.zeros(1, np.int64)
         self.found: list[Any] = []
         defaults = {"connections": 1, "in_flight": 8, "timeout_s": 0.5, "metadata": []}
@@ -79,7 +88,7 @@ class Run:
         """What was offered, was sent and has ended is the same."""
         outcomes = self.outcomes()
         assert len(outcomes) == offered
-        assert self.sent.tolist() == [offered, outcomes["spans"].sum(), outcomes["bytes"].sum()]
+        assert self.sent[:3].tolist() == [offered, outcomes["spans"].sum(), outcomes["bytes"].sum()]
         assert self.transport.in_flight() == 0
         assert (outcomes["sent"] >= outcomes["scheduled"]).all()
         assert (outcomes["done"] >= outcomes["sent"]).all()
@@ -225,6 +234,49 @@ def test_honours_max_concurrent_streams() -> None:
         run.transport.drain(soon(2.0))
         assert run.statuses() == {"OK": 30}
     assert 2 <= max(open_at_once) <= 3
+
+
+PEERS: dict[str, tuple[int, dict[int, int], int]] = {
+    "the connection's window": (HELD_NS, {hostile.INITIAL_WINDOW: 1 << 20}, 8),
+    "streams": (HELD_NS, {hostile.MAX_STREAMS: 2}, 8),
+    "in flight": (CAPPED_NS, {hostile.INITIAL_WINDOW: 1 << 20}, 2),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_tells_what_held_it_back(name: str) -> None:
+    """The time that requests were due and a peer let none through is told, and by what."""
+    what, values, in_flight = PEERS[name]
+
+    def behave(peer: hostile.Wire) -> None:
+        time.sleep(0.3)
+        peer.send(hostile.window(0, 1 << 20))
+        peer.serve()
+
+    with (
+        hostile.peer(behave, values) as peer,
+        running(peer.port, in_flight=in_flight, timeout_s=3.0) as run,
+    ):
+        run.transport.send(run.chunk([20_000] * 6), soon(3.0))
+        run.transport.drain(soon(3.0))
+        assert run.statuses() == {"OK": 6}
+        assert run.sent[what] > 200 * MILLISECOND
+        assert run.sent[what] == max(run.sent[HELD_NS], run.sent[CAPPED_NS])
+        assert run.sent[BEHIND_NS] >= run.sent[HELD_NS] + run.sent[CAPPED_NS]
+
+
+def test_its_own_lateness_holds_nothing_back() -> None:
+    """What it was given late is its own side's doing; what is sent again is behind no schedule."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
+        chunk = run.chunk([10] * 4)
+        chunk.scheduled -= 300 * MILLISECOND
+        run.transport.send(chunk, soon(2.0))
+        behind = int(run.sent[BEHIND_NS])
+        assert behind > 300 * MILLISECOND
+        assert run.sent[[HELD_NS, CAPPED_NS]].tolist() == [0, 0]
+        run.transport.send(replace(chunk, again=True), soon(2.0))
+        assert run.sent[BEHIND_NS] == behind
+        run.transport.drain(soon(2.0))
 
 
 def _readable(connection: socket.socket) -> list[socket.socket]:
@@ -678,7 +730,7 @@ signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 pid = os.fork()
 if pid:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-sent, stop = np.zeros(3, np.int64), np.zeros(1, np.int64)
+sent, stop = np.zeros(16, np.int64), np.zeros(1, np.int64)
 transport = WireTransport(host="127.0.0.1", port=int(sys.argv[1]), connections=1, in_flight=4,
                           timeout_s=1.0, metadata=[], sent=sent, stop=stop)
 transport.connect(5.0)

@@ -15,7 +15,10 @@ from blaster.backends.findings import FunnelStage, Sent, Verification
 from blaster.backends.verify import Answers
 from blaster.engine.ledger import (
     ACCEPTED,
+    BEHIND_NS,
+    CAPPED_NS,
     FAILED_SPANS,
+    HELD_NS,
     OK_REQUESTS,
     POSSIBLE_DUPLICATES,
     REJECTED,
@@ -201,7 +204,11 @@ class Generator(msgspec.Struct):
     ``worker_cpu_percent`` and ``run_queue_percent``: of one core and of the whole run, the share of
     the time that a worker was on a CPU, and that it wanted one and had to wait; the peak is of the
     worst second. None where the system does not tell. ``throttled_percent``: of one core, what a
-    CPU quota on the control group withheld.
+    CPU quota on the control group withheld. ``behind_percent``: of the run's time, the share in
+    which a request was due and not offered, on average over the workers; of the run's time, too,
+    ``held_back_percent``: of that, while the peer's flow control or a full socket let nothing
+    through, and ``capped_percent``: while as many requests were in flight as may be. Only the wire
+    transport can tell; 0 from others.
     """
 
     workers: int
@@ -213,6 +220,9 @@ class Generator(msgspec.Struct):
     worker_cpu_percent: AveragePeak
     run_queue_percent: AveragePeak
     throttled_percent: float
+    behind_percent: float = 0.0
+    held_back_percent: float = 0.0
+    capped_percent: float = 0.0
 
 
 class Sink(msgspec.Struct):
@@ -628,6 +638,11 @@ def _generator(run: Run, sent: int, warmup: int) -> Generator:
     if mark.sent:
         after = [p.generator_cpu for p in run.series.items if p.t * 1e9 > warmup]
         peak = max(after[1:], default=peak)
+    whole = max(run.end_ns - run.start_ns, 1)
+    behind, held, capped = (
+        round(100 * run.ledger.total(field) / (whole * run.plan.workers), 2)
+        for field in (BEHIND_NS, HELD_NS, CAPPED_NS)
+    )
     return Generator(
         workers=run.plan.workers,
         cpu_seconds=round(cpu, 6),
@@ -637,7 +652,10 @@ def _generator(run: Run, sent: int, warmup: int) -> Generator:
         lost_workers=[str(lost) for lost in run.lost_workers],
         worker_cpu_percent=_share(run.worker_ran),
         run_queue_percent=_share(run.worker_waited),
-        throttled_percent=round(100 * run.throttled_ns / max(run.end_ns - run.start_ns, 1), 2),
+        throttled_percent=round(100 * run.throttled_ns / whole, 2),
+        behind_percent=behind,
+        held_back_percent=held,
+        capped_percent=capped,
     )
 
 

@@ -101,13 +101,18 @@ after which the peer wants it again (RetryInfo, Retry-After), -1 where it did no
     RETRIED,
     RETRIED_SPANS,
     POSSIBLE_DUPLICATES,
+    BEHIND_NS,
+    HELD_NS,
+    CAPPED_NS,
     _RAISED,
-) = range(7)
+) = range(10)
 RETRIED_STATUSES = slice(_RAISED, _RAISED + STATUS_COUNT)
 RAISED = RETRIED_STATUSES.stop
 """What a transport raises as it goes: requests, spans and bytes sent; requests and spans sent
 again, the spans among them that may have been received before, and the requests sent again by the
-Status of the try before."""
+Status of the try before. Where the transport can tell, nanoseconds: how long a request was due and
+not offered, and of that how long it slept because the peer's flow control or a full socket held it
+back, and because as many requests were in flight as may be; 0 where it can't."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,15 @@ import numpy as np
 from blaster import __version__
 from blaster._wire import Client
 from blaster.errors import TargetUnreachable, UsageError
-from blaster.transport.base import EXPORT_METHOD, OUTCOME, SENT_BYTES, Chunk, Int64
+from blaster.transport.base import (
+    BEHIND_NS,
+    CAPPED_NS,
+    EXPORT_METHOD,
+    OUTCOME,
+    SENT_BYTES,
+    Chunk,
+    Int64,
+)
 from blaster.units import quoted
 
 HELD_BUFFERS = 64
@@ -49,6 +57,7 @@ class WireTransport:
                 port=str(port),
                 fields=_fields(self._name, timeout_s, metadata),
                 sent=sent[: SENT_BYTES + 1],
+                blocked=sent[BEHIND_NS : CAPPED_NS + 1],
                 stop=stop,
                 connections=connections,
                 in_flight=in_flight,

@@ -14,6 +14,10 @@ BUSY_PERCENT = 85.0
 """A worker that spends more than this of a core, or that spends so much or waits for it, has no
 headroom: the rest goes to waking up."""
 
+HELD_SHARE = 0.5
+"""Of the time that the load was behind its schedule: when the target held it back for longer than
+this, it fell behind by the target's doing."""
+
 IDLE_PERCENT = 25.0
 """A worker that runs and wants to run less than this was not kept from sending by its CPU."""
 
@@ -84,12 +88,9 @@ def _suspects(
                 f"all {cap} requests in flight awaited answers while the load fell behind its "
                 f"schedule (lateness p99 {lateness:.0f} ms)",
             )
-        if held_back(results):
-            yield (
-                TARGET,
-                f"sends were late (p99 {lateness:.0f} ms) while the workers slept and wanted no "
-                "CPU: the target did not take what was sent",
-            )
+        held = held_back(results)
+        if held is not None:
+            yield TARGET, f"sends were late (p99 {lateness:.0f} ms) and {held}"
         yield (
             GENERATOR,
             f"sends were late (p99 {lateness:.0f} ms) though requests could still have been sent: "
@@ -126,13 +127,31 @@ def starvation_of(results: Results) -> str | None:
     )
 
 
-def held_back(results: Results) -> bool:
-    """Whether sends were late though the workers slept: then the target's windows or its socket
-    held them back (flow control), which happens with fewer requests in flight than allowed, too."""
-    ran, waited = results.generator.worker_cpu_percent.avg, results.generator.run_queue_percent.avg
+def held_back(results: Results) -> str | None:
+    """The sentence that says that sends were late because the target took no more; None where that
+    is not known.
+
+    A transport that can tell has measured how long a request was due and could not be written. Who
+    sleeps wakes up late when others have its CPU: the time that the workers waited for one counts
+    against them, all of it. Where that was not measured, workers that slept and wanted no CPU were
+    held back by the peer's flow control, which happens with fewer requests in flight than allowed.
+    """
+    ours = results.generator
+    ran, waited = ours.worker_cpu_percent.avg, ours.run_queue_percent.avg
     if ran is None or waited is None or (results.lateness_ms.p99 or 0.0) <= LATE_MS:
-        return False
-    return ran + waited < IDLE_PERCENT
+        return None
+    if not ours.behind_percent:
+        if ran + waited >= IDLE_PERCENT:
+            return None
+        return "the workers slept and wanted no CPU: the target did not take what was sent"
+    held, capped = ours.held_back_percent, ours.capped_percent
+    if held + capped - waited <= HELD_SHARE * ours.behind_percent:
+        return None
+    return (
+        f"the load was behind for {ours.behind_percent:.0f} % of the time: for {held:.0f} % the "
+        f"target's flow control or a full socket held it back, for {capped:.0f} % all requests in "
+        f"flight awaited answers, for {waited:.0f} % the workers waited for a CPU"
+    )
 
 
 def _busy(results: Results) -> float:
