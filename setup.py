@@ -44,6 +44,7 @@ def pkg_config(packages, what):
 
 NATIVE = ["native_module.c", "columns_type.c", "columns.c", "template_type.c", "stamp.c"]
 NATIVE += ["scanner_type.c", "scan.c", "idset.c"]
+NATIVE += ["digits_functions.c", "digits.c"]
 extensions = [extension("_native", NATIVE)]
 
 # Optional: without libnghttp2 everything works on grpcio. zlib is for gzip from other clients.

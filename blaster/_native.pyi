@@ -54,6 +54,14 @@ class ColumnKernel:
         Raises ValueError for numbers out of range, and when the columns have too few rows.
         """
 
+def hex_digits(data: Buffer, /) -> bytes:
+    """Two hexadecimal digits for each byte."""
+
+def decimal_digits(words: Buffer, /) -> bytes:
+    """19 decimal digits for each word of 64 bits.
+
+    Raises TypeError where they are not of 64 bits, ValueError where one has more digits."""
+
 class ScanCounts(TypedDict):
     """What a scanner counted; see native/scan.h. ``violations`` in the order of sink.rules."""
 
@@ -102,14 +110,16 @@ class Template:
     """Prebuilt bytes and the places in them to patch; every slot is checked on construction.
 
     ``framings``: what can stand around a batch, each a tuple of (tag, prefix bytes), outermost
-    first; a batch takes that of its first trace. ``variants``: tuple of (bytes, tuple of (offset,
-    width, column, shift), strides, framing), where strides are the bytes that the trace takes of
-    each column. Raises ValueError when a slot does not fit its variant or its part of the column.
+    first, or (head, tail) of a text in which every trace begins with a separator, of which the
+    first is blanked; a batch takes that of its first trace. ``variants``: tuple of (bytes, tuple of
+    (offset, width, column, shift), strides, framing), where strides are the bytes that the trace
+    takes of each column. Raises ValueError when a slot does not fit its variant or its part of
+    the column.
     """
 
     def __init__(
         self,
-        framings: tuple[tuple[tuple[int, bytes], ...], ...],
+        framings: tuple[tuple[tuple[int, bytes], ...] | tuple[bytes, bytes], ...],
         variants: tuple[
             tuple[bytes, tuple[tuple[int, int, int, int], ...], tuple[int, ...], int], ...
         ],

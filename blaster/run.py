@@ -132,9 +132,9 @@ def run(
     Outcome. ``cluster``: the hosts that run it, in place of this machine.
     """
     scenario = scenario_of(options)
-    _check_files(options)
     _check_verify(options)
     otlp = otlp_settings.resolve(options)
+    _check_files(options, otlp)
     if cluster is not None:
         otlp = _check_cluster(options, otlp, cluster)
     transport = otlp.transport
@@ -142,7 +142,7 @@ def run(
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
     captured = capture.read(options.template) if options.template is not None else None
-    mix = mix_of(scenario, seed, captured.shapes if captured else ())
+    mix = mix_of(scenario, seed, captured.shapes if captured else (), otlp.encoding)
     offered = in_spans(scenario, mix)
     workers = _workers(options, offered, transport, cluster)
     connections, in_flight = _flight(options, offered, workers, transport, hosts_of(cluster))
@@ -508,12 +508,16 @@ def _record_limit(options: Options) -> int:
         raise UsageError(f"--record-limit {quoted(text)}: {error}") from None
 
 
-def _check_files(options: Options) -> None:
+def _check_files(options: Options, otlp: OtlpSettings) -> None:
     """Refuses what cannot be recorded, before anything is emptied or sent."""
     if options.record is None:
         if options.record_limit is not None:
             raise UsageError(f"--record-limit {quoted(options.record_limit)}: needs --record")
         return
+    if otlp.encoding == "json":
+        raise UsageError(
+            f"--record {quoted(options.record)}: cannot be used with --encoding json, only protobuf"
+        )
     _record_limit(options)
     for option, path in (("--template", options.template), ("scenario", options.scenario)):
         both = path is not None and os.path.exists(path) and os.path.exists(options.record)

@@ -2,6 +2,7 @@
 #include <Python.h>
 
 #include "columns_type.h"
+#include "digits_functions.h"
 #include "module_types.h"
 #include "scanner_type.h"
 #include "template_type.h"
@@ -21,6 +22,7 @@ static struct PyModuleDef module_def = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "blaster._native",
     .m_doc = "Makes columns, stamps batches and scans requests in C.",
+    .m_methods = digits_functions,
     .m_slots = module_slots,
 };
 

@@ -47,7 +47,15 @@ static size_t frame_lengths(const struct stamp_framing *framing, size_t inner,
 size_t stamp_batch_length(const struct stamp_template *template, const uint16_t *variants,
                           size_t traces, size_t traces_length) {
     size_t lengths[STAMP_MAX_FRAMES];
-    return frame_lengths(framing_of(template, variants, traces), traces_length, lengths);
+    const struct stamp_framing *framing = framing_of(template, variants, traces);
+    return framing->head_length + frame_lengths(framing, traces_length, lengths) +
+           framing->tail_length;
+}
+
+static uint8_t *write_text(const uint8_t *text, size_t length, uint8_t *out) {
+    if (length > 0)
+        memcpy(out, text, length);
+    return out + length;
 }
 
 static uint8_t *write_frames(const struct stamp_framing *framing, size_t traces_length,
@@ -117,7 +125,10 @@ static inline __attribute__((always_inline)) void copy_slot(uint8_t *to, const u
 WIDE uint8_t *stamp_batch(const struct stamp_template *template, struct stamp_cursors *cursors,
                           const uint16_t *variants, size_t traces, size_t traces_length,
                           uint8_t *out) {
-    out = write_frames(framing_of(template, variants, traces), traces_length, out);
+    const struct stamp_framing *framing = framing_of(template, variants, traces);
+    out = write_frames(framing, traces_length, out);
+    out = write_text(framing->head, framing->head_length, out);
+    uint8_t *begin = out;
     const uint8_t *end = out + traces_length;
     const struct stamp_variant *table = template->variants;
     for (size_t t = 0; t < traces;) {
@@ -151,5 +162,7 @@ WIDE uint8_t *stamp_batch(const struct stamp_template *template, struct stamp_cu
         out += run * length;
         t += run;
     }
-    return out;
+    if (framing->head_length > 0 && traces_length > 0)
+        *begin = ' ';
+    return write_text(framing->tail, framing->tail_length, out);
 }

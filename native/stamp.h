@@ -1,4 +1,4 @@
-/* Stamps columns of IDs and times into prebuilt protobuf bytes.
+/* Stamps columns of IDs and times into prebuilt bytes, of protobuf or, as digits, of JSON.
  *
  * Knows nothing of Python, allocates nothing, has no globals.
  */
@@ -38,10 +38,14 @@ struct stamp_frame {
     size_t prefix_length;
 };
 
-/* The frames around a batch; that of its first trace's variant is taken. */
+/* What stands around a batch; that of its first trace's variant is taken. Either frames, or the
+ * head and the tail of a text, in which every trace begins with a separator: that of the first is
+ * blanked. */
 struct stamp_framing {
     struct stamp_frame frames[STAMP_MAX_FRAMES];
     size_t frame_count;
+    const uint8_t *head, *tail;
+    size_t head_length, tail_length;
 };
 
 struct stamp_template {

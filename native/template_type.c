@@ -14,10 +14,25 @@ typedef struct {
     PyObject *keep; /* the bytes objects that the kernel's pointers point into */
 } Template;
 
+static int read_text(Template *self, PyObject *text, struct stamp_framing *framing) {
+    PyObject *head, *tail;
+    if (!PyArg_ParseTuple(text, "SS", &head, &tail))
+        return -1;
+    if (PyList_Append(self->keep, head) < 0 || PyList_Append(self->keep, tail) < 0)
+        return -1;
+    framing->head = (const uint8_t *)PyBytes_AsString(head);
+    framing->head_length = (size_t)PyBytes_Size(head);
+    framing->tail = (const uint8_t *)PyBytes_AsString(tail);
+    framing->tail_length = (size_t)PyBytes_Size(tail);
+    return 0;
+}
+
 static int read_framing(Template *self, PyObject *frames, struct stamp_framing *framing) {
     Py_ssize_t count = PyTuple_Size(frames);
     if (count < 0)
         return -1;
+    if (count > 0 && PyBytes_Check(PyTuple_GetItem(frames, 0)))
+        return read_text(self, frames, framing);
     if (count > STAMP_MAX_FRAMES) {
         PyErr_Format(PyExc_ValueError, "%zd frames: at most %d", count, STAMP_MAX_FRAMES);
         return -1;
@@ -460,7 +475,8 @@ PyDoc_STRVAR(
     template_doc,
     "Template(framings, variants)\n\n"
     "Prebuilt bytes and the places in them to patch.\n\n"
-    "framings: tuple of tuples of (tag, prefix bytes), outermost first; variants: tuple of\n"
+    "framings: tuple of tuples of (tag, prefix bytes), outermost first, or of (head bytes, tail\n"
+    "bytes) of a text; variants: tuple of\n"
     "(bytes, tuple of (offset, width, column, shift), strides, framing), where strides is a\n"
     "tuple of the bytes that the trace takes of each column.");
 

@@ -61,6 +61,15 @@ CASES: dict[str, list[Callable[[], object]]] = {
             ValueError,
         ),
     ],
+    "hex_digits": [
+        lambda: native.hex_digits(column),
+        refused(lambda: native.hex_digits("x"), TypeError),  # type: ignore[arg-type]
+    ],
+    "decimal_digits": [
+        lambda: native.decimal_digits(column),
+        refused(lambda: native.decimal_digits(variants), TypeError),
+        refused(lambda: native.decimal_digits(column - 1), ValueError),
+    ],
     "Scanner": [
         lambda: Scanner(capacity=100_000),
         refused(lambda: Scanner(capacity=0), ValueError),

@@ -24,7 +24,7 @@ from blaster.payload.columns import ColumnSource
 from blaster.payload.deal import Deal
 from blaster.payload.mix import SPANS, Mix
 from blaster.payload.shape import Shape
-from blaster.payload.template import Template
+from blaster.payload.template import Encoding, Template
 from blaster.scenario.scenario import Scenario, Stage
 from blaster.sink.rules import RULES
 
@@ -53,10 +53,15 @@ def auto_batch(scenario: Scenario) -> int:
     return max(1, min(MAX_AUTO_BATCH, max(scenario.low_rate // 20, scenario.peak_rate // 200)))
 
 
-def mix_of(scenario: Scenario, seed: int, captured: Sequence[Shape] = ()) -> Mix:
+def mix_of(
+    scenario: Scenario,
+    seed: int,
+    captured: Sequence[Shape] = (),
+    encoding: Encoding = "protobuf",
+) -> Mix:
     """The traces of the scenario's workload, or of these shapes where any were captured."""
     try:
-        return workload.mix(scenario.workload, seed, captured)
+        return workload.mix(scenario.workload, seed, captured, encoding)
     except ValueError as error:
         raise UsageError(f"workload {scenario.workload.name}: {error}") from None
 

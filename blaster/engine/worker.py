@@ -190,12 +190,13 @@ class _Worker:
             parts=held.parts,
             quota_first=held.quota,
         )
+        filling = self._plan.template.filling(columns.arrays)
         if self._transport.framing == "bytes":
-            batches = self._template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
+            batches = self._template.stamp_bytes(filling, columns.variants, columns.counts)
             return Chunk(scheduled, columns.spans, batches=batches, first=int(k[0]))
         offsets = np.empty(len(k) + 1, np.int64)
         out = self._buffers.take(len(k) * self._request_bytes)
-        self._template.stamp_into(columns.arrays, columns.variants, columns.counts, out, offsets)
+        self._template.stamp_into(filling, columns.variants, columns.counts, out, offsets)
         return Chunk(scheduled, columns.spans, offsets=offsets, buffer=out.data, first=int(k[0]))
 
     def _record(self) -> None:

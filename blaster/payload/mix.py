@@ -14,8 +14,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from blaster.payload.json_template import json_template
 from blaster.payload.shape import Int64, Shape
-from blaster.payload.template import Layout, build
+from blaster.payload.template import Encoding, Layout, build
 from blaster.payload.violations import (
     ERROR,
     KINDS,
@@ -50,7 +51,13 @@ class Mix:
     be violated with or do not suit the layout.
     """
 
-    def __init__(self, shapes: Sequence[Shape], rate: Fraction, layout: Layout = "sdk") -> None:
+    def __init__(
+        self,
+        shapes: Sequence[Shape],
+        rate: Fraction,
+        layout: Layout = "sdk",
+        encoding: Encoding = "protobuf",
+    ) -> None:
         self.shapes = tuple(shapes)
         self.layout: Layout = layout
         self.quota = Quota(rate)
@@ -74,6 +81,8 @@ class Mix:
             if kind:
                 kinds_of[shape].add(kind)
         self.template = build(shapes, [sorted(kinds) for kinds in kinds_of], layout)
+        if encoding == "json":
+            self.template = json_template(self.template)
         self.parts = self.template.parts
         counts = self._count_cells()
         self.cell_spans, self.breaks = counts[:, :, SPANS], counts[:, :, SLOW:] > 0

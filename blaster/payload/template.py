@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from blaster import _native
@@ -24,7 +25,11 @@ TRACE_HIGH, TRACE_LOW, SPAN_ID, START, END, DIGITS = range(6)
 NUMBER_DIGITS = 16
 """The decimal digits of a drawn number in the column DIGITS."""
 
+TIME_DIGITS = 19
+"""The decimal digits of a time in a text."""
+
 Layout = Literal["sdk", "gateway", "scattered"]
+Encoding = Literal["protobuf", "json"]
 LAYOUTS: tuple[Layout, ...] = ("sdk", "gateway", "scattered")
 
 FRAGMENTS = 4
@@ -41,6 +46,9 @@ _TRACE_ID, _SPAN_ID, _PARENT, _START, _END = 1, 2, 4, 7, 8
 _ATTRIBUTES, _EVENTS, _LINKS = 9, 11, 13
 _EVENT_TIME, _LINK_TRACE, _LINK_SPAN = 1, 1, 2
 _KEY, _VALUE, _STRING = 1, 2, 1
+
+
+Column = npt.NDArray[Any]
 
 
 class Slot(NamedTuple):
@@ -60,6 +68,11 @@ class Frame(NamedTuple):
     prefix: bytes
 
 
+TextFraming = tuple[bytes, bytes]
+"""Of a text: what stands before the traces of a batch, and what behind. Each trace begins with a
+comma; that of the first becomes a space."""
+
+
 class Draw(NamedTuple):
     """A number drawn for a span (``span``), or for the whole trace (-1)."""
 
@@ -74,6 +87,7 @@ class Variant:
     ``entries``: what the trace takes of SPAN_ID, START and END: the numbers of spans, and of
     events, counted on from the shape's spans. ``draws``: what it takes of DIGITS. ``spans``: the
     spans that are in these bytes. ``framing``: the template's framing around a batch of it.
+    ``text``: whether the slots are for digits and not for binary words.
     """
 
     data: bytes
@@ -82,11 +96,15 @@ class Variant:
     draws: tuple[Draw, ...]
     spans: tuple[int, ...]
     framing: int
+    text: bool = False
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """The bytes that the trace takes of each column."""
-        return (8, 8, *[8 * len(self.entries)] * 3, NUMBER_DIGITS * len(self.draws))
+        """The bytes that the trace takes of each column, as :meth:`Template.filling` gives it."""
+        word, time = (16, TIME_DIGITS) if self.text else (8, 8)
+        entries = len(self.entries)
+        times = (time * entries, time * entries)
+        return (word, word, word * entries, *times, NUMBER_DIGITS * len(self.draws))
 
 
 class Template(NamedTuple):
@@ -96,7 +114,7 @@ class Template(NamedTuple):
     violation that it was built with; the slow one is that of kind 0.
     """
 
-    framings: tuple[tuple[Frame, ...], ...]
+    framings: tuple[tuple[Frame, ...] | TextFraming, ...]
     variants: tuple[Variant, ...]
     numbers: dict[tuple[int, int], tuple[int, ...]]
     parts: int
@@ -106,10 +124,25 @@ class Template(NamedTuple):
         variants = tuple((v.data, v.slots, v.strides, v.framing) for v in self.variants)
         return _native.Template(self.framings, variants)
 
+    def filling(self, arrays: tuple[Column, ...]) -> tuple[Column | bytes, ...]:
+        """What the slots are filled with: the columns as they are, or the digits of their words."""
+        if not self.variants[0].text:
+            return arrays
+        high, low, span_ids, start, end, digits = arrays
+        return (
+            *map(_native.hex_digits, (high, low, span_ids)),
+            *map(_native.decimal_digits, (start, end)),
+            digits,
+        )
+
     @property
     def frame_bytes(self) -> int:
         """The most bytes that frames add to a batch."""
-        return max(sum(6 + len(frame.prefix) for frame in framing) for framing in self.framings)
+        return max(map(_framing_bytes, self.framings))
+
+
+def _framing_bytes(framing: tuple[Frame, ...] | TextFraming) -> int:
+    return sum(6 + len(f.prefix) if isinstance(f, Frame) else len(f) for f in framing)
 
 
 def build(

@@ -7,7 +7,7 @@ import numpy as np
 from blaster.payload.columns import Columns, odd_multiplier
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Int64
-from blaster.payload.template import Template
+from blaster.payload.template import Frame, Template, TextFraming
 from blaster.payload.violations import SLOW, slowed
 from blaster.payload.wire_format import write_varint
 
@@ -54,7 +54,8 @@ def _fold(word: int, bits: int) -> int:
 
 def stamp(template: Template, columns: Columns) -> list[bytes]:
     """The batches that the kernel must stamp from these columns, byte for byte."""
-    rows = [memoryview(array.tobytes()) for array in columns.arrays]
+    text = template.variants[0].text
+    rows = _digits(columns) if text else [array.tobytes() for array in columns.arrays]
     cursors = [0] * len(rows)
     batches = []
     first = 0
@@ -73,8 +74,23 @@ def stamp(template: Template, columns: Columns) -> list[bytes]:
             for column, stride in enumerate(variant.strides):
                 cursors[column] += stride
         first += count
-        for frame in reversed(template.framings[framing]):
-            inner = frame.prefix + inner
-            inner = bytes([frame.tag]) + write_varint(len(inner)) + inner
-        batches.append(inner)
+        batches.append(_framed(template.framings[framing], inner))
     return batches
+
+
+def _framed(framing: tuple[Frame, ...] | TextFraming, inner: bytes) -> bytes:
+    if framing and isinstance(framing[0], bytes):
+        head, tail = framing
+        return b"".join([head, b" " if inner else b"", inner[1:], tail])
+    for frame in reversed(framing):
+        assert isinstance(frame, Frame)
+        inner = frame.prefix + inner
+        inner = bytes([frame.tag]) + write_varint(len(inner)) + inner
+    return inner
+
+
+def _digits(columns: Columns) -> list[bytes]:
+    """The columns as a text takes them."""
+    *ids, start, end, drawn = columns.arrays
+    times = ("".join(f"{t:019d}" for t in times.tolist()) for times in (start, end))
+    return [*(i.tobytes().hex().encode() for i in ids), *map(str.encode, times), drawn.tobytes()]

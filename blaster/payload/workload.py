@@ -10,7 +10,7 @@ from blaster.errors import UsageError
 from blaster.payload import drawing, flat, topology
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Shape
-from blaster.payload.template import LAYOUTS, Layout
+from blaster.payload.template import LAYOUTS, Encoding, Layout
 from blaster.scenario.loading import nearest, read
 from blaster.scenario.scenario import Workload
 from blaster.units import quoted
@@ -19,11 +19,16 @@ NAMES = ("flat", "web-shop", "deep", "wide", "llm-agent")
 """The workloads that come with blaster; all but flat, which has a parameter, are files."""
 
 
-def mix(workload: Workload, seed: int, captured: Sequence[Shape] = ()) -> Mix:
+def mix(
+    workload: Workload,
+    seed: int,
+    captured: Sequence[Shape] = (),
+    encoding: Encoding = "protobuf",
+) -> Mix:
     """The traces of a workload, or those that were captured, and their order. UsageError for what
     cannot be read, ValueError for what cannot be sent."""
     shapes = captured or shapes_of(workload, seed)
-    return Mix(shapes, workload.violation_rate, _layout(workload.layout, shapes))
+    return Mix(shapes, workload.violation_rate, _layout(workload.layout, shapes), encoding)
 
 
 def shapes_of(workload: Workload, seed: int) -> Sequence[Shape]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from blaster.errors import UsageError
+from blaster.payload.template import Encoding
 from blaster.transport import choice, endpoint, headers
 from blaster.transport.endpoint import Endpoint, Protocol
 from blaster.transport.headers import Headers
@@ -21,7 +22,7 @@ DEFAULT_TIMEOUT_S = 10.0
 ENCODINGS = ("protobuf", "json")
 COMPRESSIONS = ("none", "gzip", "zstd")
 
-_PROTOCOLS: dict[str, tuple[Protocol, str]] = {
+_PROTOCOLS: dict[str, tuple[Protocol, Encoding]] = {
     "grpc": ("grpc", "protobuf"),
     "http/protobuf": ("http", "protobuf"),
     "http/json": ("http", "json"),
@@ -54,7 +55,7 @@ class OtlpSettings:
     transport: str
     endpoint: Endpoint
     tls: Tls | None = None
-    encoding: str = "protobuf"
+    encoding: Encoding = "protobuf"
     compression: str = "none"
     timeout_s: float = DEFAULT_TIMEOUT_S
     headers: Headers = field(default=(), repr=False)
@@ -79,19 +80,11 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
     _check_scheme(options, where)
     tls = _tls(options) if where.tls else None
     transport = choice.choose(name, protocol, tls)
-    if options.encoding is not None and options.encoding not in ENCODINGS:
-        raise UsageError(f"--encoding {quoted(options.encoding)}: must be {' or '.join(ENCODINGS)}")
-    if options.encoding is None:
-        encoding = encoding if protocol == "http" else "protobuf"
-    elif options.encoding == "json" and protocol != "http":
-        raise UsageError("--encoding 'json': only with --transport http")
-    if (options.encoding or encoding) == "json":
-        raise UsageError("--encoding 'json': only protobuf is supported yet")
     return OtlpSettings(
         transport=transport,
         endpoint=where,
         tls=tls,
-        encoding=options.encoding or encoding,
+        encoding=encoding,
         compression=_compression(options),
         timeout_s=_timeout_s(options),
         headers=headers.resolve(options.headers, environ),
@@ -103,14 +96,21 @@ def protocol_of(options: OtlpOptions) -> Protocol:
     return _spoken(options)[0]
 
 
-def _spoken(options: OtlpOptions) -> tuple[Protocol, str]:
-    """The protocol, and the encoding that the environment wants with it."""
+def _spoken(options: OtlpOptions) -> tuple[Protocol, Encoding]:
+    """The protocol and the encoding."""
     named, spoken = _variable(options.environ, "PROTOCOL")
     if spoken is not None and spoken not in _PROTOCOLS:
         raise UsageError(f"{named} {quoted(spoken)}: must be {', '.join(_PROTOCOLS)}")
     protocol, encoding = _PROTOCOLS[spoken or "grpc"]
     if choice.check(options.transport) != "auto":
         protocol = choice.protocol(options.transport)
+    wanted = options.encoding
+    if wanted is not None and wanted not in ENCODINGS:
+        raise UsageError(f"--encoding {quoted(wanted)}: must be {' or '.join(ENCODINGS)}")
+    if wanted == "json" and protocol != "http":
+        raise UsageError("--encoding 'json': only with --transport http")
+    if wanted is not None or protocol != "http":
+        encoding = "json" if wanted == "json" else "protobuf"
     return protocol, encoding
 
 
