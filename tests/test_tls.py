@@ -156,7 +156,7 @@ def test_tls_where_none_is_and_none_where_tls_is(
     with tls_collector(collector_binary, server) as peer:
         assert "https://" in said("http", port_of(peer, transport))
         if transport == "http":  # the other way round there is HTTP/2 on both ports
-            assert "different ports" in said("https", peer.grpc_port)
+            assert "OTLP/gRPC port" in said("https", peer.grpc_port)
 
 
 def test_the_encrypted_transport_loses_nothing(server: Pair, authority: Authority) -> None:

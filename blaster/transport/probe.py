@@ -169,7 +169,11 @@ def _tls_fault(error: ssl.SSLError) -> str:
 def _seems(answer: bytes, http: bool) -> str:
     sent = b"OPTIONS " if http else _PREFACE
     signs = (
-        (not answer, "accepts the connection and says nothing, or closes it"),
+        (
+            not answer,
+            "accepts the connection and says nothing, or closes it"
+            + ("; is this the OTLP/gRPC port (4317)?" if http else ""),
+        ),
         (_WANTS_TLS in answer, "asks for HTTPS; try an https:// endpoint"),
         (
             answer.startswith((b"HTTP/", b"<")),
