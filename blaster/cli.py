@@ -376,7 +376,7 @@ def run(
 
     with StopSignals() as signals:
         with (
-            console.ProgressDisplay(quiet) as display,
+            console.ProgressDisplay(quiet, keys=cluster is None) as display,
             joined(cluster, hosts, on_host_lost) as members,
         ):
             results = load_test.run(
@@ -387,6 +387,7 @@ def run(
                 on_checkpoint=checkpoint,
                 on_latencies=latencies if hdr else None,
                 cluster=members,
+                control=display.control,
             )
         outputs.write(results)
     if not quiet:

@@ -28,7 +28,7 @@ from blaster.cluster.merged import ClusterRun
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results, results_of
-from blaster.engine.runner import Progress, Run, Runner, so_far
+from blaster.engine.runner import Control, Progress, Run, Runner, so_far
 from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
 from blaster.engine.signals import StopSignals
@@ -118,18 +118,20 @@ def run(
     options: Options,
     signals: StopSignals,
     on_progress: Callable[[Progress], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[Plan, Configuration], None] | None = None,
     *,
     on_checkpoint: Callable[[Results], None] | None = None,
     on_latencies: Callable[[Latencies], None] | None = None,
     recorder: Recorder | None = None,
     cluster: Cluster | None = None,
+    control: Control | None = None,
 ) -> Results:
     """Runs the load test and judges it. Raises BlasterError for what keeps it from starting.
 
     ``on_plan`` is called once, before anything is sent; ``on_checkpoint`` is given the results so
     far every CHECKPOINT_S, ``on_latencies`` the histograms at the end. ``recorder`` is given every
-    Outcome. ``cluster``: the hosts that run it, in place of this machine.
+    Outcome. ``cluster``: the hosts that run it, in place of this machine. ``control`` may stop a
+    run on this machine, or hold its rate.
     """
     scenario = scenario_of(options)
     _check_verify(options)
@@ -188,11 +190,13 @@ def run(
             retry=retry_mode,
         )
         if on_plan is not None:
-            on_plan(plan)
+            on_plan(plan, configuration)
         sample = _prepare(verifier, options, plan, cluster)
         watch = _Watch(scenario, configuration, on_progress, on_checkpoint).update
         with _recording(options) as recording:
-            sending = _Sending(plan, settings, configuration, signals, target, watch, sample)
+            sending = _Sending(
+                plan, settings, configuration, signals, target, watch, sample, control
+            )
             runner = sending.runner(on_latencies is not None, recorder, recording, cluster)
             try:
                 record = runner.run()
@@ -298,6 +302,7 @@ class _Sending:
     target: Sampler | None
     watch: Callable[[Progress], str | None]
     sample: Sample | None
+    control: Control | None
 
     def runner(
         self,
@@ -335,6 +340,7 @@ class _Sending:
             on_progress=self.watch,
             keep_intervals=keep_intervals,
             sample=self.sample,
+            control=self.control,
         )
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import mmap
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from blaster.engine.segments import Segments
 from blaster.measure.histogram import SIZE, Histogram
+from blaster.pacing.hold import Hold
 from blaster.transport import base
 from blaster.transport.base import STATUS_COUNT, Status, answered, left
 
@@ -61,9 +62,14 @@ SEG_REQUESTS, SEG_SENT, SEG_ACCEPTED, SEG_REJECTED, SEG_FAILED, SEG_UNKNOWN, _SE
 _SEGMENT_WORDS = _SEG_FIELDS + 3 * SIZE
 _TEXT_BYTES = 4096
 
-START_NS, STOP_NS, LEASE_NS, _CONTROL_WORDS = 0, 1, 2, 3
-"""Words of the control block: when the run starts and when it was stopped (0: not yet), and until
-when workers may send whatever else is said (0: no such limit)."""
+MOST_HOLDS = 32
+
+START_NS, STOP_NS, LEASE_NS, HOLD_STEPS, _HOLDS = range(5)
+"""Words of the control block: when the run starts and when it was stopped (0: not yet), until when
+workers may send whatever else is said (0: no such limit), how often the rate was held or released,
+and the holds, three words each."""
+
+_CONTROL_WORDS = _HOLDS + 3 * MOST_HOLDS
 
 
 def plain_words() -> slice:
@@ -94,7 +100,7 @@ class Slab:
         self.all_words = words
         self.words = words[: _STATUSES.stop]
         self._text = text
-        self._starts = starts
+        self.starts = starts
         self.segments = [
             Segment(words[first : first + _SEGMENT_WORDS])
             for first in range(_STATUSES.stop, len(words), _SEGMENT_WORDS)
@@ -127,7 +133,7 @@ class Slab:
             return
         np.add.at(self.statuses, outcomes["status"], 1)
         begun = outcomes["sent" if closed_loop else "scheduled"] - start_ns
-        place = np.maximum(np.searchsorted(self._starts, begun, side="right") - 1, 0)
+        place = np.maximum(np.searchsorted(self.starts, begun, side="right") - 1, 0)
         first, last = int(place.min()), int(place.max())
         for number in range(first, last + 1):
             here = outcomes if first == last else outcomes[place == number]
@@ -241,6 +247,18 @@ class Ledger:
             its.sent[:] = ours.sent
             its.say(ours.said())
         return copy
+
+    def holds(self) -> list[Hold]:
+        """The holds so far; the last may be open."""
+        count = (int(self.control[HOLD_STEPS]) + 1) // 2
+        words = self.control[_HOLDS : _HOLDS + 3 * count].tolist()
+        return [Hold(*words[i : i + 3]) for i in range(0, len(words), 3)]
+
+    def put_holds(self, holds: Sequence[Hold]) -> None:
+        """Tells the workers: one hold more than there were, or the last one released."""
+        words = [n for hold in holds for n in (hold.begin_ns, hold.rate, hold.duration_ns)]
+        self.control[_HOLDS : _HOLDS + len(words)] = words
+        self.control[HOLD_STEPS] += 1  # last: who sees it sees the words
 
     @property
     def stop(self) -> Int64:

@@ -8,8 +8,9 @@ all workers together are evenly spaced, and the bytes do not depend on the numbe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from blaster.engine.segments import Segments
 from blaster.errors import UsageError
 from blaster.pacing.arrivals import Bursts, Poisson
+from blaster.pacing.hold import Hold
+from blaster.pacing.hold import held as with_holds
 from blaster.pacing.pacer import Pacer, Ramp, Sine, Stages, Steady
 from blaster.payload import workload
 from blaster.payload.columns import ColumnSource
@@ -182,6 +185,55 @@ class Plan:
         segments = Segments.of(scenario)
         return cls(scenario, seed, workers, per_request, mix, deal, traces, pacer, segments)
 
+    def cannot_hold(self) -> str | None:
+        """Why the rate of this plan cannot be held; None where it can. What is put into the
+        schedule must leave every request before it as it was."""
+        if self.pacer is None:
+            return "there is no rate to hold"
+        if self.scenario.arrivals != "uniform" or self.scenario.burst > 1:
+            return "only evenly spaced requests can be held"
+        if self.deal.window > 1:
+            return "scattered traces cannot be held"
+        return "the warm-up is being sought" if self.scenario.warmup.auto else None
+
+    def rate_at(self, elapsed_ns: int) -> int:
+        """The rate of the schedule at that moment, in whole spans a second, at least 1."""
+        begin = 0
+        for stage in self.scenario.stages:
+            if elapsed_ns < begin + stage.duration_ns or stage is self.scenario.stages[-1]:
+                break
+            begin += stage.duration_ns
+        low, high = stage.start_rate or 0, stage.end_rate or 0
+        if stage.period_ns is not None:
+            phase = 2 * math.pi * (elapsed_ns - begin) / stage.period_ns
+            rate = (low + high) / 2 - (high - low) / 2 * math.cos(phase)
+        else:
+            rate = low + (high - low) * min(1.0, (elapsed_ns - begin) / stage.duration_ns)
+        return max(1, round(rate))
+
+    def held(self, holds: Sequence[Hold]) -> Plan:
+        """This plan with the holds put in: the stage in which one begins is longer by it, and the
+        requests after it have higher numbers."""
+        if not holds:
+            return self
+        assert self.pacer is not None and self.cannot_hold() is None
+        pacer, segments, scenario = with_holds(self.pacer, holds), self.segments, self.scenario
+        for hold in holds:
+            number = max(
+                int(np.searchsorted(_stage_starts(scenario), hold.begin_ns, "right")) - 1, 0
+            )
+            stages = list(scenario.stages)
+            stages[number] = msgspec.structs.replace(
+                stages[number], duration_ns=stages[number].duration_ns + hold.duration_ns
+            )
+            scenario = msgspec.structs.replace(scenario, stages=tuple(stages))
+            segments = segments.held(hold.begin_ns, hold.duration_ns)
+        traces = self.mix.traces_within(pacer.total)
+        deal = Deal(self.mix.parts, self.deal.window, -(-traces // self.per_request))
+        return replace(
+            self, scenario=scenario, deal=deal, traces=traces, pacer=pacer, segments=segments
+        )
+
     @property
     def template(self) -> Template:
         """The template of all traces."""
@@ -212,6 +264,13 @@ class Plan:
         """The spans due by then, this host's share to within a request. Not for a closed loop."""
         assert self.pacer is not None
         return self.pacer.due(elapsed_ns) // self.hosts
+
+
+def _stage_starts(scenario: Scenario) -> list[int]:
+    starts = [0]
+    for stage in scenario.stages[:-1]:
+        starts.append(starts[-1] + stage.duration_ns)
+    return starts
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,6 +325,15 @@ class HostResult(msgspec.Struct):
     reason: str
 
 
+class Held(msgspec.Struct):
+    """A stretch for which the user held the rate: the schedule stood still meanwhile, and all that
+    came after was later by it. Its spans count as scheduled, in the stage in which it began."""
+
+    begin_s: float
+    duration_s: float
+    spans_per_s: int
+
+
 class Results(msgspec.Struct):
     """results.json.
 
@@ -372,6 +381,7 @@ class Results(msgspec.Struct):
     latency_heat: heat.Heat | None = None
     funnel: list[FunnelStage] = msgspec.field(default_factory=list)
     verification: list[Verification] = msgspec.field(default_factory=list)
+    holds: list[Held] = msgspec.field(default_factory=list)
 
 
 def host() -> Host:
@@ -445,6 +455,7 @@ def results_of(
         latency_heat=heat.heat_of(run.heat.items),
         funnel=_funnel(run, asked),
         verification=asked[1].verifications if asked else [],
+        holds=_holds(run),
     )
 
 
@@ -471,6 +482,17 @@ def _funnel(run: Run, asked: tuple[Sent, Answers] | None) -> list[FunnelStage]:
 
 def _by_status(counts: Int64) -> dict[str, int]:
     return {Status(status).name: int(count) for status, count in enumerate(counts) if count}
+
+
+def _holds(run: Run) -> list[Held]:
+    return [
+        Held(
+            hold.begin_ns / 1e9,
+            max(0, min(hold.duration_ns, run.offered_ns - hold.begin_ns)) / 1e9,
+            hold.rate,
+        )
+        for hold in run.ledger.holds()
+    ]
 
 
 def _warmed_up(run: Run, found: int | None) -> WarmedUp:

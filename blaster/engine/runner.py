@@ -22,6 +22,7 @@ from blaster.engine.ledger import (
     FAILED,
     FAILED_SPANS,
     LAST_SENT_NS,
+    MOST_HOLDS,
     READY,
     REJECTED,
     SCHEDULED_SPANS,
@@ -46,6 +47,7 @@ from blaster.measure.sampler import Sampler, UsageMark, own_rss
 from blaster.measure.schedstat import SchedStat, Share
 from blaster.measure.throttle import throttled_ns
 from blaster.measure.warmup import mser5
+from blaster.pacing.hold import OPEN_NS, Hold
 from blaster.sink.rules import RULES
 from blaster.transport.base import Int64, Status
 
@@ -55,6 +57,10 @@ START_DELAY_NS = 20_000_000
 CONNECT_TIMEOUT_S = 4.0
 STOP_LIMIT_NS = 1_700_000_000
 OVERTIME_NS = 5_000_000_000
+
+STOP, HOLD = "stop", "hold"
+HOLD_MARGIN_NS = 250_000_000
+"""How far ahead the rate is held or released: five times as far as workers look ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,16 @@ class Steering(Protocol):
         """Called some twenty times a second while the run goes on."""
 
 
+class Control(Protocol):
+    """Whoever steers a run: is asked a few times a second, and told what came of it."""
+
+    def poll(self, run: Run) -> str | None:
+        """STOP, HOLD (which releases, too) or None."""
+
+    def answer(self, text: str) -> None:
+        """What a wish led to, or why it cannot be granted."""
+
+
 class Runner:
     """Runs a Plan once.
 
@@ -203,7 +219,7 @@ class Runner:
     is watched, or is None; ``on_progress`` is called once an interval from :meth:`run`, and a text
     that it returns ends the run, as the reason; ``keep_intervals``: latencies are kept for each
     interval; ``steering`` starts the run, where there is one; ``sample``: is drawn from the
-    accepted requests.
+    accepted requests; ``control`` may stop the run, or hold its rate.
     """
 
     def __init__(
@@ -218,6 +234,7 @@ class Runner:
         keep_intervals: bool = False,
         steering: Steering | None = None,
         sample: Sample | None = None,
+        control: Control | None = None,
     ) -> None:
         self._steering = steering
         self._plan = plan
@@ -228,6 +245,7 @@ class Runner:
         self._on_progress = on_progress
         self._keep_intervals = keep_intervals
         self._sample = sample
+        self._control = control
         self._ledger = Ledger(plan.workers, plan.segments)
         if steering is not None:
             self._ledger.epoch_ns = steering.epoch_ns
@@ -307,13 +325,15 @@ class Runner:
         meter = _Meter(run, list(self._pids))
         interval = interval_ns(self._plan.scenario)
         due = run.start_ns + interval
-        latest = run.start_ns + self._plan.scenario.duration_ns + worker_process.GRACE_NS
-        latest += int(self._timeout_s * 1e9) + OVERTIME_NS
+        extra = worker_process.GRACE_NS + int(self._timeout_s * 1e9) + OVERTIME_NS
         while self._pids:
             now = time.monotonic_ns()
             stop = self._stopped()
+            latest = run.start_ns + run.plan.scenario.duration_ns + extra
             if now > (stop + STOP_LIMIT_NS if stop else latest):
                 self._give_up("did not stop in time")
+            if self._control is not None:
+                self._steer(run, self._control)
             meter.look(now)
             if now >= due:
                 due += interval * ((now - due) // interval + 1)
@@ -331,10 +351,47 @@ class Runner:
         run.series.add(point)
         if self._on_progress is None:
             return
-        reason = self._on_progress(Progress(run, point, self._plan.scenario.duration_ns))
+        reason = self._on_progress(Progress(run, point, run.plan.scenario.duration_ns))
         if reason and not self._stopped():
             run.aborted = reason
             self._stop()
+
+    def _steer(self, run: Run, control: Control) -> None:
+        wish = control.poll(run)
+        if wish == STOP and not self._stopped():
+            control.answer("stopping")
+            self._stop()
+        elif wish == HOLD:
+            control.answer(self._hold(run))
+
+    def _hold(self, run: Run) -> str:
+        """Holds the rate, or releases it, HOLD_MARGIN_NS from now: later than anything that a
+        worker can have made ready, so that all agree on what is due."""
+        ledger = self._ledger
+        at = time.monotonic_ns() - run.start_ns + HOLD_MARGIN_NS
+        holds = ledger.holds()
+        if self._stopped():
+            return "the run is stopping"
+        if holds and holds[-1].duration_ns == OPEN_NS:
+            holds[-1] = replace(holds[-1], duration_ns=max(at - holds[-1].begin_ns, 0))
+            said = "released"
+        else:
+            why = self._plan.cannot_hold()
+            if why is None and len(holds) >= MOST_HOLDS:
+                why = f"it was held {MOST_HOLDS} times already"
+            if why is None and holds and at <= holds[-1].begin_ns + holds[-1].duration_ns:
+                why = "it has only just been released"
+            shards = [run.plan.shard(worker) for worker in range(run.plan.workers)]
+            # A worker that has sent its last request would not be there for more.
+            if why is None and any(shard.due(at) >= (shard.requests or 0) for shard in shards):
+                why = "the run is nearly over"
+            if why is not None:
+                return f"cannot hold the rate: {why}"
+            holds.append(Hold(at, run.plan.rate_at(at)))
+            said = f"holding {holds[-1].rate:,} spans/s"
+        run.plan = self._plan.held(holds)
+        ledger.put_holds(holds)
+        return said
 
     def _stopped(self) -> int:
         return int(self._ledger.control[STOP_NS])

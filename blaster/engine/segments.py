@@ -50,6 +50,11 @@ class Segments:
         stages = np.searchsorted(np.array(stage_starts), starts, side="right") - 1
         return cls(starts, tuple(stages.tolist()), scenario.duration_ns)
 
+    def held(self, begin_ns: int, duration_ns: int) -> Segments:
+        """What comes after ``begin_ns`` later by ``duration_ns``."""
+        starts = self.starts + np.where(self.starts > begin_ns, duration_ns, 0)
+        return Segments(starts, self.stages, self.duration_ns + duration_ns)
+
     def __len__(self) -> int:
         return len(self.stages)
 

@@ -20,6 +20,7 @@ from blaster.engine.ledger import (
     CPU_NS,
     DONE,
     FAILED,
+    HOLD_STEPS,
     READY,
     RUNNING,
     SCHEDULED_SPANS,
@@ -100,7 +101,8 @@ def run(
 
 class _Worker:
     def __init__(self, plan: Plan, worker: int, ledger: Ledger, transport: Transport) -> None:
-        self._plan = plan
+        self._whole_plan = self._plan = plan  # as it was made, and with the holds so far
+        self._worker, self._hold_steps = worker, 0
         self._shard = plan.shard(worker)
         self._ledger = ledger
         self._slab = ledger.slabs[worker]
@@ -143,14 +145,19 @@ class _Worker:
         self._record()
 
     def _open_loop(self) -> None:
-        shard, transport = self._shard, self._transport
-        assert shard.requests is not None and self._plan.pacer is not None
-        until = self._start + self._plan.pacer.duration_ns + GRACE_NS
+        transport = self._transport
         k = 0
-        while k < shard.requests:
+        while True:
+            # Before the holds are looked at: what is sent now lies before any hold not seen yet.
+            now = time.monotonic_ns()
+            self._look_at_holds()
+            shard, pacer = self._shard, self._plan.pacer
+            assert shard.requests is not None and pacer is not None
+            until = self._start + pacer.duration_ns + GRACE_NS
+            if k >= shard.requests:
+                return
             ahead = np.arange(k, min(k + self._chunk_requests, shard.requests), dtype=np.int64)
             scheduled = shard.times(ahead) + self._start
-            now = time.monotonic_ns()
             if self._ledger.control[STOP_NS] or now >= self._ledger.lease(until):
                 return
             if scheduled[0] > now + LEAD_NS:
@@ -163,6 +170,14 @@ class _Worker:
             # Fewer than all only where the time is over, or the lease is: then it may be renewed.
             k += transport.send(chunk, self._ledger.lease(until))
             self._record()
+
+    def _look_at_holds(self) -> None:
+        steps = int(self._ledger.control[HOLD_STEPS])
+        if steps != self._hold_steps:
+            self._hold_steps = steps
+            self._plan = self._whole_plan.held(self._ledger.holds())
+            self._shard = self._plan.shard(self._worker)
+            self._slab.starts = self._plan.segments.starts
 
     def _closed_loop(self) -> None:
         transport = self._transport
@@ -211,6 +226,7 @@ class _Worker:
 
     def _scheduled_spans(self) -> int:
         """The spans that were due while this worker was offering, and never fewer than it sent."""
+        self._look_at_holds()
         sent = self._shard.spans_of(int(self._slab.words[SENT_REQUESTS]))
         if self._plan.pacer is None or not self._start:
             return sent

@@ -8,13 +8,13 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from blaster.engine.plan import Plan
-from blaster.engine.results import Results
+from blaster.engine.results import Configuration, Results
 from blaster.engine.runner import Progress as RunProgress
 from blaster.report import rows
+from blaster.report.live import LiveView
 from blaster.units import format_bytes, format_count
 
 _COLOURS = {True: "green", False: "red", None: "yellow"}
@@ -79,25 +79,22 @@ def _table(title: str) -> Table:
 
 
 class ProgressDisplay:
-    """Shows how a run goes, on standard error: a line that renews itself on a terminal, plain
-    lines elsewhere. A context manager; pass :meth:`update` to the runner."""
+    """Shows how a run goes, on standard error: the live view on a terminal, plain lines elsewhere.
+    A context manager; pass :meth:`begin`, :meth:`update` and :attr:`control` to the run."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, *, keys: bool) -> None:
+        """``keys``: whether the run can be steered by them."""
         self._console = Console(stderr=True)
         self._quiet = quiet
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
         self._lost = 0
-        if not quiet and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=12),
-                TimeRemainingColumn(compact=True),
-                console=self._console,
-                transient=True,
-                # Drawn when there is news: a thread of its own would be forked with nothing in it.
-                auto_refresh=False,
-            )
+        self._view: LiveView | None = None
+        if not quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._view = LiveView(self._console, keys=keys)
+
+    @property
+    def control(self) -> LiveView | None:
+        """Who steers the run by keys, where there is a terminal."""
+        return self._view
 
     def __enter__(self) -> Self:
         return self
@@ -108,38 +105,36 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._view is not None:
+            self._view.close()
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Plan, configuration: Configuration) -> None:
         """Says what will be sent."""
-        if not self._quiet:
-            mix = plan.mix
-            print(
-                f"{plan.scenario.workload.name}, layout {mix.layout}: "
-                f"{mix.bytes_per_span:,.0f} bytes a span, {mix.spans_per_trace:,.4g} spans a "
-                f"trace, {plan.per_request:,} traces a request",
-                file=sys.stderr,
-                flush=True,
-            )
+        if self._quiet:
+            return
+        if self._view is not None:
+            self._view.begin(plan, f"{configuration.endpoint} ({configuration.transport})")
+            return
+        mix = plan.mix
+        print(
+            f"{plan.scenario.workload.name}, layout {mix.layout}: "
+            f"{mix.bytes_per_span:,.0f} bytes a span, {mix.spans_per_trace:,.4g} spans a "
+            f"trace, {plan.per_request:,} traces a request",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def update(self, progress: RunProgress) -> None:
         """Shows one interval, and the workers that were lost in it."""
         if self._quiet:
             return
+        if self._view is not None:
+            self._view.update(progress)
+            return
         for lost in progress.run.lost_workers[self._lost :]:
             self._console.print(f"{lost}; the run goes on without it", highlight=False)
         self._lost = len(progress.run.lost_workers)
-        if self._bar is None:
-            line = _line(progress)
-            print(f"{progress.point.t:8.1f} s  {line}", file=sys.stderr, flush=True)
-            return
-        if not self._bar.live.is_started:
-            self._task = self._bar.add_task("", total=progress.duration_ns / 1e9)
-            self._bar.start()
-        self._bar.update(
-            self._task, completed=progress.point.t, description=_line(progress), refresh=True
-        )
+        print(f"{progress.point.t:8.1f} s  {_line(progress)}", file=sys.stderr, flush=True)
 
 
 def _line(progress: RunProgress) -> str:

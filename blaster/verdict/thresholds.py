@@ -21,7 +21,7 @@ NOT_MEASURED = "not measured"
 
 _WITHOUT = (
     *("verdict", "series", "host", "configuration"),
-    *("latency_distribution", "latency_heat"),
+    *("latency_distribution", "latency_heat", "holds"),
 )
 
 

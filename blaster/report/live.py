@@ -1,0 +1,297 @@
+"""The live view: one screen of a run that goes on, drawn anew each second.
+
+Every line is cut to the terminal's width, and lines that the height does not hold are left out from
+the least important on, so that nothing wraps or scrolls. It is drawn by the run's own loop: a
+thread of its own would be forked with the workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, REJECTED, UNKNOWN
+from blaster.engine.plan import Plan
+from blaster.engine.runner import HOLD, STOP, Progress, Run
+from blaster.engine.series import Point
+from blaster.pacing.hold import OPEN_NS
+from blaster.report.keys import Keys
+from blaster.transport.base import Status
+from blaster.units import format_bytes
+
+BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
+LABEL, VALUE = 16, 13
+"""Columns of a line's name, and of its figures, now and at most; the sparkline takes the rest."""
+
+NOTICE_S = 8.0
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A figure over time: a key of Point, of spans where it is a rate. ``rank``: the higher, the
+    sooner it is left out."""
+
+    name: str
+    key: str
+    show: Callable[[float], str]
+    style: str
+    rank: int = 0
+
+
+class LiveView:
+    """Shows a run on a terminal's alternate screen; ``poll`` and ``answer`` are its keys."""
+
+    def __init__(self, console: Console, *, keys: bool) -> None:
+        """``keys``: whether they are looked at, and so shown."""
+        self._console = console
+        self._blocks = PLAIN_BLOCKS if console.options.ascii_only else BLOCKS
+        self._live = Live(
+            console=console,
+            screen=True,
+            auto_refresh=False,
+            transient=True,
+            # Those of the workers, who are forked while it is shown, must stay what they are.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._keys = Keys()
+        self._wants_keys, self._has_keys = keys, False
+        self._plan: Plan | None = None
+        self._progress: Progress | None = None
+        self._notice, self._noticed = "", 0.0
+        self._size = console.size
+        self._title = ""
+        self._peaks: dict[str, float] = {}  # of the whole run, by the keys of FIGURES
+
+    def begin(self, plan: Plan, endpoint: str) -> None:
+        """Takes the screen."""
+        self._plan = plan
+        self._title = f"blaster {plan.scenario.name} → {endpoint}"
+        self._has_keys = self._wants_keys and self._keys.open()
+        self._live.start()
+        self._draw()
+
+    def close(self) -> None:
+        """Gives the terminal back as it was."""
+        self._keys.close()
+        self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Shows an interval."""
+        self._progress = progress
+        for line in FIGURES:
+            value = _values(line, progress.run.series.items[-2:])[-1]
+            if value is not None:
+                self._peaks[line.key] = max(value, self._peaks.get(line.key, value))
+        self._draw()
+
+    def poll(self, run: Run) -> str | None:
+        """What the keys say; draws anew when the terminal's size has changed."""
+        pressed = self._keys.pressed()
+        if self._console.size != self._size:
+            self._draw()
+        if "q" in pressed or "Q" in pressed:
+            return STOP
+        return HOLD if (pressed.count("h") + pressed.count("H")) % 2 else None
+
+    def answer(self, text: str) -> None:
+        """Shows what came of a key, for a while."""
+        self._notice, self._noticed = text, time.monotonic()
+        self._draw()
+
+    def _draw(self) -> None:
+        self._size = self._console.size
+        # Not the last column: a terminal that wraps there at once would scroll.
+        width, height = max(self._size.width - 1, 20), max(self._size.height, 4)
+        lines = self.lines(width, height)
+        self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
+
+    def lines(self, width: int, height: int) -> list[Text]:
+        """The screen: no more than ``height`` lines of at most ``width`` cells."""
+        assert self._plan is not None
+        head = [_both(Text(self._title, "bold"), Text(self._clock()), width)]
+        progress = self._progress
+        if progress is None:
+            return [*head, Text("connecting")]
+        head.append(self._stage(progress.run, width))
+        head.append(Text(f"{'now':>{LABEL + VALUE}}{'highest':>{VALUE}}", "dim"))
+        watched = "target_cpu" in self._peaks
+        figures = [f for f in FIGURES if watched or not f.key.startswith("target_")]
+        foot = self._foot(progress.run, width)
+        room = height - len(head) - len(foot) - 2
+        while len(figures) > max(room, 1):
+            figures.remove(max(figures, key=lambda line: line.rank))
+        tall = max(1, min(3, room // max(len(figures), 1)))
+        columns = max(width - LABEL - 2 * VALUE - 2, 1)
+        points = progress.run.series.items[-columns - 1 :]
+        body = [row for line in figures for row in self._figure(line, points, columns, tall)]
+        gap = [Text("")] if room >= len(figures) + 1 else []
+        lines = [*head, *gap, *body, *gap, *foot]
+        if len(lines) > height:
+            lines = [*lines[: height - 1], lines[-1]]
+        return [_cut(line, width) for line in lines]
+
+    def _clock(self) -> str:
+        if self._progress is None:
+            return ""
+        run, t = self._progress.run, self._progress.point.t
+        held = run.ledger.holds()
+        if held and held[-1].duration_ns == OPEN_NS:
+            return f"{_time(t)}, held"
+        return f"{_time(t)} of {_time(self._progress.duration_ns / 1e9)}"
+
+    def _stage(self, run: Run, width: int) -> Text:
+        assert self._progress is not None
+        t, begin = round(self._progress.point.t * 1e9), 0
+        stages = run.plan.scenario.stages
+        for number, stage in enumerate(stages, 1):
+            end = begin + stage.duration_ns
+            if t < end or number == len(stages):
+                break
+            begin = end
+        # What was asked for: holds have lengthened the plan's.
+        assert self._plan is not None
+        asked = self._plan.scenario.stages[number - 1]
+        name = f"stage {number} of {len(stages)}: {asked}"
+        holds = run.ledger.holds()
+        if holds and holds[-1].duration_ns == OPEN_NS:
+            return _both(Text(name), Text(f"HELD at {holds[-1].rate:,} spans/s", "yellow"), width)
+        share = min(1.0, (t - begin) / max(end - begin, 1))
+        bar = max(0, min(20, width - cell_len(name) - 14))
+        full, empty = ("#", ".") if self._blocks == PLAIN_BLOCKS else ("█", "░")
+        left = f" {_time(max(end - t, 0) / 1e9)} left"
+        return _both(
+            Text(name),
+            Text(full * round(share * bar) + empty * (bar - round(share * bar)) + left),
+            width,
+        )
+
+    def _figure(self, line: _Line, points: Sequence[Point], columns: int, tall: int) -> list[Text]:
+        values = _values(line, points)[-columns:]
+        now = values[-1] if values else None
+        shown = "–" if now is None else line.show(now)
+        if self._blocks == PLAIN_BLOCKS and now is None:
+            shown = "-"
+        most = self._peaks.get(line.key, 0.0)
+        peak = line.show(most) if line.key in self._peaks else ""
+        rows = self._spark(values, most, tall)
+        first = Text.assemble(
+            set_cell_size(line.name, LABEL),
+            (f"{shown:>{VALUE}}", "bold"),
+            (f"{peak:>{VALUE}}  ", "dim"),
+            (rows[0], line.style),
+        )
+        rest = [Text.assemble(" " * (LABEL + 2 * VALUE + 2), (row, line.style)) for row in rows[1:]]
+        return [first, *rest]
+
+    def _spark(self, values: Sequence[float | None], most: float, tall: int) -> list[str]:
+        steps = len(self._blocks) - 1
+        scale = steps * tall / most if most > 0 else 0.0
+        heights = [min(max(1, round(v * scale)), steps * tall) if v else 0 for v in values]
+        rows = []
+        for row in reversed(range(tall)):
+            # The character of each height in this row, so that a column costs one look-up.
+            of = [
+                self._blocks[min(steps, max(0, h - steps * row))] for h in range(steps * tall + 1)
+            ]
+            rows.append("".join([of[height] for height in heights]))
+        return rows
+
+    def _foot(self, run: Run, width: int) -> list[Text]:
+        accepted = run.ledger.total(ACCEPTED)
+        failed = sum(run.ledger.total(field) for field in (FAILED_SPANS, REJECTED, UNKNOWN))
+        lines = [
+            Text.assemble(
+                set_cell_size("Spans", LABEL),
+                f"{accepted:,} accepted, ",
+                (f"{failed:,} failed", "red" if failed else ""),
+            ),
+            Text.assemble(set_cell_size("Errors", LABEL), *_errors(run)),
+        ]
+        lines += [
+            Text(f"{lost}; the run goes on without it", "red") for lost in run.lost_workers[-2:]
+        ]
+        if self._notice and time.monotonic() < self._noticed + NOTICE_S:
+            lines.append(Text(self._notice, "yellow"))
+        keys = "q stop   h hold the rate, or release it" if self._has_keys else "^C stop"
+        return [*lines, Text(keys, "dim")]
+
+
+def _errors(run: Run) -> Iterable[tuple[str, str] | str]:
+    counts = run.ledger.statuses()
+    found = [(int(n), Status(status).name) for status, n in enumerate(counts) if n and status]
+    if not found:
+        return ["none"]
+    said = ", ".join(f"{n:,} × {name}" for n, name in sorted(found, reverse=True))
+    return [(said, "red")]
+
+
+def _values(line: _Line, points: Sequence[Point]) -> list[float | None]:
+    """The figure of each point; a rate not of the first, unless that is the run's own first."""
+    found: list[float | None] = [getattr(point, line.key) for point in points]
+    if line.key not in RATES:
+        return found
+    begun = [0.0, *(point.t for point in points)]
+    return [
+        (value or 0) / max(point.t - begin, 1e-3)
+        for value, point, begin in zip(found, points, begun, strict=False)
+    ]
+
+
+def _both(left: Text, right: Text, width: int) -> Text:
+    """The one at the left, the other at the right end of a line; the left is cut."""
+    room = max(0, width - right.cell_len - 1)
+    left.truncate(room, overflow="ellipsis", pad=True)
+    return Text.assemble(left, " ", right)
+
+
+def _cut(line: Text, width: int) -> Text:
+    line.truncate(width, overflow="crop")
+    line.no_wrap = True
+    return line
+
+
+def _time(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes:02}:{second:02}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}/s"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.2f} ms"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:,.1f} %"
+
+
+RATES = ("scheduled", "accepted", "failed")
+FIGURES = (
+    _Line("Offered", "scheduled", _rate, "blue", 1),
+    _Line("Accepted", "accepted", _rate, "green"),
+    _Line("Failed", "failed", _rate, "red", 2),
+    _Line("Latency p50", "p50_ms", _ms, "cyan", 3),
+    _Line("Latency p90", "p90_ms", _ms, "cyan", 9),
+    _Line("Latency p99", "p99_ms", _ms, "cyan"),
+    _Line("Latency p99.9", "p999_ms", _ms, "cyan", 8),
+    _Line("In flight", "in_flight", _count, "magenta", 4),
+    _Line("Backlog, spans", "backlog", _count, "magenta", 10),
+    _Line("Target CPU", "target_cpu", _percent, "yellow", 5),
+    _Line("Target memory", "target_rss", format_bytes, "yellow", 6),
+    _Line("Generator CPU", "generator_cpu", _percent, "white", 7),
+    _Line("Gen. memory", "generator_rss", format_bytes, "white", 11),
+)
