@@ -54,8 +54,12 @@ if nghttp2 is not None:
     wire += ["wire_headers.c", "wire_answer.c"]
     wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
     wire += ["receiver_conn.c", "receiver_head.c", "receiver_pool.c", "receiver_gunzip.c"]
-    wire += ["receiver_capacity.c", "receiver_faults.c"]
-    flags = pkg_config("libnghttp2 zlib", "--cflags") or ()
-    extensions.append(extension("_wire", wire, flags=flags, libraries=[*nghttp2, "-lm"]))
+    wire += ["receiver_capacity.c", "receiver_faults.c", "unzstd.c"]
+    flags, libraries = pkg_config("libnghttp2 zlib", "--cflags") or [], [*nghttp2, "-lm"]
+    zstd = pkg_config("libzstd", "--libs")
+    if zstd is not None:
+        libraries += zstd
+        flags += ["-DBLASTER_ZSTD", *(pkg_config("libzstd", "--cflags") or ())]
+    extensions.append(extension("_wire", wire, flags=flags, libraries=libraries))
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

@@ -8,6 +8,9 @@ from typing_extensions import Buffer
 
 from blaster._native import ScanCounts
 
+ZSTD: int
+"""1 where it was built with libzstd: it takes zstd then, else only gzip."""
+
 class Traffic(TypedDict):
     """Connections and calls as the receiver saw them; see native/wire_receiver.h."""
 
@@ -120,6 +123,7 @@ class Client:
         in_flight: int,
         timeout_ns: int,
         held: int,
+        compressed: bool = False,
     ) -> Client: ...
     def connect(self, until: int, /) -> str | None: ...
     def send(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.exceptions import TyperException
 
@@ -667,7 +668,7 @@ def doctor() -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in examine():
         said = f"{finding.found}; {finding.advice}" if finding.advice else finding.found
-        table.add_row(finding.name, marks[finding.ok], said)
+        table.add_row(finding.name, marks[finding.ok], escape(said))
     Console().print(table)
 
 

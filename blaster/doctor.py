@@ -10,7 +10,8 @@ from importlib import metadata
 
 from blaster.engine.results import host
 from blaster.measure.instructions import InstructionCounter
-from blaster.transport.choice import wire_is_built
+from blaster.transport import compression
+from blaster.transport.choice import wire_is_built, wire_takes_zstd
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ def examine() -> list[Finding]:
         Finding("libraries", None, versions),
         Finding("blaster._native", True, "built: stamping and scanning in C"),
         _wire(),
+        _compression(),
         _spy(),
         _instructions(),
     ]
@@ -55,6 +57,19 @@ def _wire() -> Finding:
         "apt install pkg-config libnghttp2-dev zlib1g-dev, then install blaster again; it gains "
         "some 4 times the spans per CPU-second of grpcio at 1,000 spans a request, 12 times at 100",
     )
+
+
+def _compression() -> Finding:
+    found = [library for name in ("gzip", "zstd") if (library := compression.library(name))]
+    if wire_takes_zstd():
+        found.append("libzstd in blaster._wire")
+    missing = []
+    if not {"isal", "zstandard"} <= set(found):
+        missing.append("pip install 'blaster[compression]'")
+    if wire_is_built() and not wire_takes_zstd():
+        missing.append("apt install libzstd-dev, then install blaster again")
+    advice = f"{'; '.join(missing)}; gains gzip at some 4 times zlib's speed, and zstd"
+    return Finding("compression", not missing, ", ".join(found), advice if missing else "")
 
 
 def _spy() -> Finding:

@@ -52,7 +52,6 @@ from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
 from blaster.transport.probe import probe
 from blaster.transport.recorded import recorded
-from blaster.transport.retrying import retried
 from blaster.units import format_bytes, parse_bytes, quoted
 from blaster.verdict import thresholds
 from blaster.verdict.verdict import judge
@@ -165,7 +164,9 @@ def run(
         if transport != "null" and sink is None and cluster is None:
             probe(otlp)
         target = _sampler(watches, sink)
-        settings = Settings(otlp, -(-connections // workers), -(-in_flight // workers))
+        settings = Settings(
+            otlp, -(-connections // workers), -(-in_flight // workers), retry_mode, seed
+        )
         configuration = Configuration(
             endpoint=otlp.endpoint.url,
             transport=transport,
@@ -324,13 +325,7 @@ class _Sending:
                 recorder=recorder,
             )
         settings = self.settings
-        make = retried(
-            factory(settings),
-            self.configuration.retry,
-            in_flight=settings.in_flight,
-            timeout_s=settings.otlp.timeout_s,
-            seed=self.plan.seed,
-        )
+        make = factory(settings)
         return Runner(
             self.plan,
             recorded(make if recorder is None else recorder.wrap(make), recording),

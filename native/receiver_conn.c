@@ -30,6 +30,11 @@ static const int64_t WINDOW_MAX = INT32_MAX; /* RFC 9113, 6.9.1 */
 static const int64_t WINDOW_DEFAULT = 65535;
 
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"; /* RFC 9113, 3.4 */
+#ifdef BLASTER_ZSTD
+#define ENCODINGS "identity,gzip,zstd"
+#else
+#define ENCODINGS "identity,gzip"
+#endif
 enum { PREFACE_LENGTH = sizeof PREFACE - 1 };
 
 static const char HTTP1_ANSWER[] = "HTTP/1.1 505 HTTP Version Not Supported\r\n"
@@ -282,7 +287,7 @@ static void put_error(struct conn *conn, uint32_t stream, const char *http_statu
     if (answer.fault != NULL && answer.fault->fault.text[0] != '\0')
         put_field(&p, "grpc-status-details-bin", answer.fault->fault.text);
     if (answer.status == GRPC_UNIMPLEMENTED)
-        put_field(&p, "grpc-accept-encoding", "identity,gzip");
+        put_field(&p, "grpc-accept-encoding", ENCODINGS);
     size_t length = (size_t)(p - block);
     uint8_t *out = put_frame(conn, length, NGHTTP2_HEADERS,
                              NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, stream);
@@ -546,9 +551,9 @@ static bool message_begin(struct conn *conn, struct stream *stream) {
     if (flag > 1 || (flag == 1 && stream->encoding == HEAD_IDENTITY))
         stream_refuse(conn, stream, NULL, GRPC_INTERNAL,
                       "the message's compressed flag does not agree with grpc-encoding");
-    else if (flag == 1 && stream->encoding != HEAD_GZIP)
+    else if (flag == 1 && stream->encoding == HEAD_OTHER_ENCODING)
         stream_refuse(conn, stream, NULL, GRPC_UNIMPLEMENTED,
-                      "grpc-encoding: only identity and gzip are known");
+                      "grpc-encoding: only " ENCODINGS " are known");
     else if (stream->length > conn->shared->limits.max_message)
         stream_refuse(conn, stream, NULL, GRPC_RESOURCE_EXHAUSTED,
                       "the message is larger than the receiver allows");
@@ -686,6 +691,33 @@ static bool message_fault(struct conn *conn, struct stream *stream,
     return false;
 }
 
+/* Decompresses the message; closes the stream and returns false when that can't be. */
+static bool unpack(struct conn *conn, struct stream *stream, const uint8_t **whole,
+                   size_t *length) {
+    struct conn_shared *shared = conn->shared;
+    size_t limit = shared->limits.max_message;
+    bool zstd = stream->encoding == HEAD_ZSTD;
+    switch (zstd ? unzstd_message(&shared->unzstd, *whole, *length, limit)
+                 : gunzip_message(&shared->gunzip, *whole, *length, limit)) {
+    case GUNZIP_OK:
+        *whole = zstd ? shared->unzstd.out : shared->gunzip.out;
+        *length = zstd ? shared->unzstd.length : shared->gunzip.length;
+        return true;
+    case GUNZIP_TOO_LONG:
+        stream_refuse(conn, stream, NULL, GRPC_RESOURCE_EXHAUSTED,
+                      "the decompressed message is larger than the receiver allows");
+        break;
+    case GUNZIP_BAD:
+        stream_refuse(conn, stream, NULL, GRPC_INTERNAL,
+                      zstd ? "the message is not zstd" : "the message is not gzip");
+        break;
+    case GUNZIP_NO_MEMORY:
+        stream_refuse(conn, stream, NULL, GRPC_RESOURCE_EXHAUSTED, "memory is short");
+        break;
+    }
+    return false;
+}
+
 /* The call is complete. `whole` is the message where it lay in one piece, else NULL. */
 static void message_end(struct conn *conn, struct stream *stream, const uint8_t *whole) {
     struct conn_shared *shared = conn->shared;
@@ -705,24 +737,8 @@ static void message_end(struct conn *conn, struct stream *stream, const uint8_t 
     size_t length = stream->length;
     if (whole == NULL)
         whole = stream->buffer != NULL ? stream->buffer->data : stream->prefix;
-    if (stream->prefix[0] == 1) {
-        switch (gunzip_message(&shared->gunzip, whole, length, shared->limits.max_message)) {
-        case GUNZIP_OK:
-            break;
-        case GUNZIP_TOO_LONG:
-            stream_refuse(conn, stream, NULL, GRPC_RESOURCE_EXHAUSTED,
-                          "the decompressed message is larger than the receiver allows");
-            return;
-        case GUNZIP_BAD:
-            stream_refuse(conn, stream, NULL, GRPC_INTERNAL, "the message is not gzip");
-            return;
-        case GUNZIP_NO_MEMORY:
-            stream_refuse(conn, stream, NULL, GRPC_RESOURCE_EXHAUSTED, "memory is short");
-            return;
-        }
-        whole = shared->gunzip.out;
-        length = shared->gunzip.length;
-    }
+    if (stream->prefix[0] == 1 && !unpack(conn, stream, &whole, &length))
+        return;
     struct grpc_answer answer = shared->deliver(shared->context, whole, length);
     conn->nuisance -= conn->nuisance < NUISANCE_PER_MESSAGE ? conn->nuisance : NUISANCE_PER_MESSAGE;
     if (answer.fault != NULL && answer.fault->fault.kind != FAULT_NONE &&
@@ -1446,4 +1462,5 @@ void conn_shared_clear(struct conn_shared *shared) {
     }
     pool_clear(&shared->pool);
     gunzip_clear(&shared->gunzip);
+    unzstd_clear(&shared->unzstd);
 }

@@ -10,6 +10,7 @@
 #include "receiver_faults.h"
 #include "receiver_gunzip.h"
 #include "receiver_pool.h"
+#include "unzstd.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -52,6 +53,7 @@ struct conn_shared {
     struct conn_limits limits;
     struct message_pool pool;
     struct gunzip gunzip;
+    struct unzstd unzstd;
     struct stream *free_streams;
     struct stream *first_later, *last_later; /* calls whose answers' time is still to come */
     conn_deliver deliver;

@@ -1,4 +1,5 @@
 #include "receiver_head.h"
+#include "unzstd.h"
 
 #include <string.h>
 
@@ -71,6 +72,8 @@ static void read_regular(struct head *head, const nghttp2_nv *nv) {
     } else if (same(nv->name, nv->namelen, "grpc-encoding")) {
         if (same(nv->value, nv->valuelen, "gzip"))
             head->encoding = HEAD_GZIP;
+        else if (UNZSTD_KNOWN && same(nv->value, nv->valuelen, "zstd"))
+            head->encoding = HEAD_ZSTD;
         else
             head->encoding =
                 same(nv->value, nv->valuelen, "identity") ? HEAD_IDENTITY : HEAD_OTHER_ENCODING;

@@ -13,7 +13,7 @@ enum {
     HEAD_REPEATED = 256,
 };
 
-enum head_encoding { HEAD_IDENTITY, HEAD_GZIP, HEAD_OTHER_ENCODING };
+enum head_encoding { HEAD_IDENTITY, HEAD_GZIP, HEAD_ZSTD, HEAD_OTHER_ENCODING };
 
 struct head {
     unsigned seen; /* which fields */

@@ -6,6 +6,7 @@ void wire_answer_reset(struct wire_answer *answer) {
     answer->http_status = 0;
     answer->grpc_status = WIRE_GRPC_NONE;
     answer->content = 0;
+    answer->encoding = WIRE_IDENTITY;
     answer->regular = false;
     answer->malformed = false;
     answer->retry_delay = -1;
@@ -100,6 +101,11 @@ void wire_answer_field(struct wire_answer *answer, const uint8_t *name, size_t n
             answer->grpc_status = WIRE_GRPC_MALFORMED;
         else
             answer->grpc_status = status <= 16 ? status : WIRE_GRPC_UNKNOWN;
+    } else if (is(name, name_length, "grpc-encoding")) {
+        answer->encoding = is(value, value_length, "identity") ? WIRE_IDENTITY
+                           : is(value, value_length, "gzip")   ? WIRE_GZIP
+                           : is(value, value_length, "zstd")   ? WIRE_ZSTD
+                                                               : WIRE_OTHER_ENCODING;
     } else if (is(name, name_length, "grpc-message")) {
         percent_decode(answer, value, value_length);
     } else if (is(name, name_length, "grpc-status-details-bin")) {

@@ -12,13 +12,16 @@
 enum { WIRE_GRPC_NONE = -1, WIRE_GRPC_MALFORMED = -2, WIRE_GRPC_UNKNOWN = 2 };
 enum { WIRE_MESSAGE_MAX = 1024, WIRE_DETAILS_MAX = 8192 };
 
+enum wire_encoding { WIRE_IDENTITY, WIRE_GZIP, WIRE_ZSTD, WIRE_OTHER_ENCODING };
+
 /* The fields of one header block. */
 struct wire_answer {
-    int http_status;     /* 0: no :status */
-    int grpc_status;     /* 0 to 16, or WIRE_GRPC_NONE, WIRE_GRPC_MALFORMED */
-    int content;         /* content-type: 1 application/grpc, -1 another, 0 none */
-    bool regular;        /* a field that is not a pseudo-header came */
-    bool malformed;      /* against RFC 9113, 8.2 and 8.3 */
+    int http_status;             /* 0: no :status */
+    int grpc_status;             /* 0 to 16, or WIRE_GRPC_NONE, WIRE_GRPC_MALFORMED */
+    int content;                 /* content-type: 1 application/grpc, -1 another, 0 none */
+    enum wire_encoding encoding; /* grpc-encoding */
+    bool regular;                /* a field that is not a pseudo-header came */
+    bool malformed;              /* against RFC 9113, 8.2 and 8.3 */
     int64_t retry_delay; /* nanoseconds from RetryInfo in grpc-status-details-bin; -1: none */
     size_t message_length;
     char message[WIRE_MESSAGE_MAX]; /* grpc-message, percent-decoded, cut at this length */

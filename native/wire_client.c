@@ -33,6 +33,7 @@ struct link {
 
 struct wire_client {
     uint32_t connections, capacity;
+    bool compressed;
     int64_t timeout;
     int64_t *sent, *blocked;
     const int64_t *stop;
@@ -270,6 +271,7 @@ static struct wire_stream *offer(struct wire_client *client, const struct wire_b
     chunk->holds++;
     stream->data = batches->bytes + batches->offsets[i];
     stream->length = batches->offsets[i + 1] - batches->offsets[i];
+    stream->compressed = client->compressed;
     stream->left = false;
     stream->scheduled = batches->scheduled[i];
     stream->spans = batches->spans[i];
@@ -613,6 +615,7 @@ struct wire_client *wire_client_new(const struct wire_client_options *options, c
     client->connections = options->connections;
     client->capacity = options->in_flight;
     client->timeout = options->timeout;
+    client->compressed = options->compressed;
     client->sent = options->sent;
     client->blocked = options->blocked;
     client->stop = options->stop;

@@ -31,6 +31,7 @@ struct wire_client_options {
     const char *port;
     uint32_t connections, in_flight;
     int64_t timeout;                 /* nanoseconds for each request */
+    bool compressed;                 /* the batches are, as grpc-encoding among the fields says */
     const struct wire_field *fields; /* of every request; copied */
     size_t field_count;
     int64_t *sent;       /* requests, spans, bytes: raised before a request can leave */

@@ -265,15 +265,17 @@ static int get_fields(PyObject *sequence, struct wire_field *out, size_t *count)
 }
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"hosts",       "port",      "fields",     "sent", "blocked", "stop",
-                               "connections", "in_flight", "timeout_ns", "held", NULL};
+    static char *keywords[] = {"hosts",      "port", "fields",      "sent",
+                               "blocked",    "stop", "connections", "in_flight",
+                               "timeout_ns", "held", "compressed",  NULL};
     PyObject *hosts, *fields, *sent, *blocked, *stop;
     const char *port;
     long connections, in_flight, held;
     long long timeout;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllLl:Client", keywords, &PyTuple_Type,
+    int compressed = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllLl|p:Client", keywords, &PyTuple_Type,
                                      &hosts, &port, &PyTuple_Type, &fields, &sent, &blocked, &stop,
-                                     &connections, &in_flight, &timeout, &held))
+                                     &connections, &in_flight, &timeout, &held, &compressed))
         return NULL;
     if (connections < 1 || connections > CONNECTIONS_MAX)
         return PyErr_Format(PyExc_ValueError, "connections is %ld, not 1 to %d", connections,
@@ -295,6 +297,7 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         .connections = (uint32_t)connections,
         .in_flight = (uint32_t)in_flight,
         .timeout = timeout,
+        .compressed = compressed != 0,
         .fields = list,
     };
     Py_ssize_t host_count = PyTuple_Size(hosts);

@@ -178,6 +178,8 @@ void wire_conn_free(struct wire_conn *conn) {
         close(conn->fd);
     if (conn->inflater != NULL)
         nghttp2_hd_inflate_del(conn->inflater);
+    gunzip_clear(&conn->gunzip);
+    unzstd_clear(&conn->unzstd);
     free(conn->streams);
     free(conn->control);
 }
@@ -334,7 +336,7 @@ static void frame_data(struct wire_conn *conn, struct wire_stream *stream) {
             put_frame(start, (size_t)length, DATA, last ? FLAG_END_STREAM : 0, stream->id);
         int64_t rest = length;
         if (stream->framed < WIRE_GRPC_PREFIX) {
-            uint8_t prefix[WIRE_GRPC_PREFIX] = {0}; /* not compressed, and the length */
+            uint8_t prefix[WIRE_GRPC_PREFIX] = {stream->compressed}; /* and the length */
             put32(prefix + 1, (uint32_t)stream->length);
             int64_t part = min64(length, WIRE_GRPC_PREFIX - stream->framed);
             memcpy(at, prefix + stream->framed, (size_t)part);
@@ -386,6 +388,7 @@ void wire_conn_open(struct wire_conn *conn, struct wire_stream *stream) {
     stream->begins = conn->framed;
     stream->queued = false;
     stream->http_status = stream->informational = stream->content = 0;
+    stream->encoding = WIRE_IDENTITY;
     stream->body_length = 0;
     insert(conn, stream);
 
@@ -531,17 +534,32 @@ static void invalid(struct wire_conn *conn, struct wire_stream *stream, bool ove
     end(conn, stream, &how);
 }
 
+/* Decompresses a response's message. */
+static bool unpack(struct wire_conn *conn, const struct wire_stream *stream,
+                   const uint8_t **message, size_t *length) {
+    bool zstd = stream->encoding == WIRE_ZSTD;
+    if ((zstd ? unzstd_message(&conn->unzstd, *message, *length, WIRE_UNPACKED_MAX)
+              : gunzip_message(&conn->gunzip, *message, *length, WIRE_UNPACKED_MAX)) != GUNZIP_OK)
+        return false;
+    *message = zstd ? conn->unzstd.out : conn->gunzip.out;
+    *length = zstd ? conn->unzstd.length : conn->gunzip.length;
+    return true;
+}
+
 /* What the response's message says; NULL or what is wrong with it. */
-static const char *read_body(const struct wire_stream *stream, struct wire_end *how) {
+static const char *read_body(struct wire_conn *conn, const struct wire_stream *stream,
+                             struct wire_end *how) {
     const uint8_t *error = NULL;
     size_t error_length = 0;
     if (stream->body_length < WIRE_GRPC_PREFIX)
         return "grpc-status 0 without a response message";
     if (get32(stream->body + 1) != stream->body_length - WIRE_GRPC_PREFIX)
         return "the response message is cut off";
-    if (wire_partial_success(stream->body + WIRE_GRPC_PREFIX,
-                             stream->body_length - WIRE_GRPC_PREFIX, &how->rejected, &error,
-                             &error_length) < 0)
+    const uint8_t *message = stream->body + WIRE_GRPC_PREFIX;
+    size_t length = stream->body_length - WIRE_GRPC_PREFIX;
+    if (stream->body[0] == 1 && !unpack(conn, stream, &message, &length))
+        return "the response does not decompress to 64 KiB at most";
+    if (wire_partial_success(message, length, &how->rejected, &error, &error_length) < 0)
         return "the response is not an ExportTraceServiceResponse";
     if (how->rejected < 0 || (how->rejected > stream->spans && !stream->hello))
         return "partial_success rejects more spans than were sent";
@@ -562,7 +580,7 @@ static void conclude(struct wire_conn *conn, struct wire_stream *stream,
         how.message_length = answer->message_length;
         how.retry_delay = answer->retry_delay;
         if (status == WIRE_OK) {
-            const char *wrong = read_body(stream, &how);
+            const char *wrong = read_body(conn, stream, &how);
             if (wrong != NULL) {
                 invalid(conn, stream, true, CANCEL, wrong);
                 return;
@@ -623,6 +641,10 @@ static int unpad(struct wire_conn *conn, int flags, const uint8_t **payload, siz
     return 0;
 }
 
+static bool can_unpack(const struct wire_stream *stream) {
+    return stream->encoding == WIRE_GZIP || (UNZSTD_KNOWN && stream->encoding == WIRE_ZSTD);
+}
+
 /* Keeps the bytes of a response; NULL or what is wrong with them. */
 static const char *keep(struct wire_conn *conn, struct wire_stream *stream, const uint8_t *bytes,
                         size_t length) {
@@ -653,7 +675,8 @@ static const char *keep(struct wire_conn *conn, struct wire_stream *stream, cons
     memcpy(stream->body + stream->body_length, bytes, length);
     stream->body_length += (uint32_t)length;
     if (stream->body_length >= WIRE_GRPC_PREFIX) {
-        if (stream->body[0] != 0)
+        /* grpc-go answers as it was asked, whatever grpc-accept-encoding says. */
+        if (stream->body[0] > 1 || (stream->body[0] == 1 && !can_unpack(stream)))
             return "the response is compressed, which was not asked for";
         if (get32(stream->body + 1) > WIRE_RESPONSE_MAX)
             return "the response is longer than 4 MiB";
@@ -718,6 +741,7 @@ static int on_block(struct wire_conn *conn) {
     if (first) {
         stream->http_status = answer->http_status;
         stream->content = answer->content;
+        stream->encoding = answer->encoding;
         if (stream->http_status == 200 && stream->content != 1) {
             invalid(conn, stream, over, CANCEL, "the content-type is not application/grpc");
             return 0;

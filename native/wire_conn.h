@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "receiver_gunzip.h"
+#include "unzstd.h"
 #include "wire_answer.h"
 #include "wire_headers.h"
 
@@ -27,6 +29,7 @@ enum {
     WIRE_BURST = 512 * 1024,        /* bytes framed before they are written */
     WIRE_INPUT = 65536,             /* several of the largest frames we allow */
     WIRE_RESPONSE_MAX = 4 << 20,    /* bytes of one response's message */
+    WIRE_UNPACKED_MAX = 65536,      /* what a compressed response may become */
     WIRE_RESPONSES_MAX = 16 << 20,  /* bytes of all responses held at one time */
     WIRE_RECEIVE_WINDOW = 16 << 20, /* the connection's, for responses */
     WIRE_FIELDS_MAX = 128,          /* fields in one header block */
@@ -78,7 +81,8 @@ struct wire_stream {
     uint64_t begins;     /* its first byte's place in all that the connection sends */
     uint64_t burst;      /* the last burst that it is in */
     uint32_t id;
-    bool queued; /* in the connection's writing queue */
+    bool queued;     /* in the connection's writing queue */
+    bool compressed; /* as the message's prefix says */
 
     bool hello; /* the empty request that greets a peer; not in the accounts */
     bool left;  /* a byte of it may have left, now or on an earlier connection */
@@ -86,6 +90,7 @@ struct wire_stream {
 
     int http_status; /* 0: no response yet */
     int content;
+    enum wire_encoding encoding;
     int informational;
     uint32_t body_length, body_room;
     uint8_t *body; /* `small`, or from malloc */
@@ -154,6 +159,8 @@ struct wire_conn {
     nghttp2_hd_inflater *inflater;
     size_t input_length;
     struct wire_answer answer;
+    struct gunzip gunzip; /* for answers: a server may compress as the request was (gRPC) */
+    struct unzstd unzstd;
     uint32_t block_stream; /* a header block is open: only its CONTINUATION may come */
     bool block_ends;
     uint32_t block_bytes, block_frames, block_fields;

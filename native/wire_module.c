@@ -4,13 +4,16 @@
 #include <Python.h>
 
 #include "module_types.h"
+#include "unzstd.h"
 #include "wire_client_type.h"
 #include "wire_receiver_type.h"
 
 static int wire_exec(PyObject *module) {
     if (add_type(module, &wire_client_type_spec) < 0)
         return -1;
-    return add_type(module, &wire_receiver_type_spec);
+    if (add_type(module, &wire_receiver_type_spec) < 0)
+        return -1;
+    return PyModule_AddIntConstant(module, "ZSTD", UNZSTD_KNOWN);
 }
 
 static PyModuleDef_Slot wire_slots[] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import socket
 import struct
 import threading
@@ -92,6 +93,13 @@ def answer(stream: int, message: bytes = b"", status: str = "0") -> bytes:
     """A whole gRPC response."""
     data = frame(DATA, 0, stream, struct.pack(">BI", 0, len(message)) + message)
     return head(stream) + data + trailers(stream, ("grpc-status", status))
+
+
+def packed(stream: int, message: bytes, encoding: str = "gzip") -> bytes:
+    """A gRPC response whose message says that it is compressed so."""
+    data = frame(DATA, 0, stream, struct.pack(">BI", 1, len(message)) + message)
+    begin = headers(stream, GRPC + fields(("grpc-encoding", encoding)), END_HEADERS)
+    return begin + data + trailers(stream, ("grpc-status", "0"))
 
 
 def answer_body(stream: int, body: bytes) -> bytes:
@@ -876,4 +884,18 @@ BEHAVIOURS: dict[str, Case] = {
         "UNAVAILABLE",
     ),
     "partial success": Case(_each(lambda s: answer(s, b"\x0a\x0a\x08\x03\x12\x06too ol")), "OK"),
+    "gzip partial success": Case(
+        _each(lambda s: packed(s, gzip.compress(b"\x0a\x0a\x08\x03\x12\x06too ol"))), "OK"
+    ),
+    "gzip of nothing": Case(_each(lambda s: packed(s, gzip.compress(b""))), "OK"),
+    "gzip that is not": Case(_each(lambda s: packed(s, b"\x0a\x00")), "INVALID_RESPONSE"),
+    "gzip cut short": Case(
+        _each(lambda s: packed(s, gzip.compress(b"\x0a\x00")[:-5])), "INVALID_RESPONSE"
+    ),
+    "gzip bomb": Case(
+        _each(lambda s: packed(s, gzip.compress(bytes(1 << 22)))), "INVALID_RESPONSE"
+    ),
+    "packed by what nobody knows": Case(
+        _each(lambda s: packed(s, b"\x0a\x00", "br")), "INVALID_RESPONSE"
+    ),
 }

@@ -159,6 +159,23 @@ def malformed(name: str, head: bytes) -> Row:
 
 _ZIP = ("grpc-encoding", "gzip")
 _BIG = gzip.compress(bytes(MAX_MESSAGE + 1))
+_ZSTD = ("grpc-encoding", "zstd")
+
+
+def zstd(*blocks: tuple[int, bytes, int], window: int = 0x50) -> bytes:
+    """A frame of zstd by hand (RFC 8878, 3.1.1): blocks of type (0: as they are, 1: a byte over and
+    over), bytes and size; ``window``: its descriptor, of 1 MiB."""
+    frame_ = b"\x28\xb5\x2f\xfd\0" + bytes([window])
+    for number, (kind, data, size) in enumerate(blocks, 1):
+        word = (number == len(blocks)) | kind << 1 | size << 3
+        frame_ += word.to_bytes(3, "little") + data
+    return frame_
+
+
+def plain(data: bytes) -> tuple[int, bytes, int]:
+    """A block of zstd that is not compressed."""
+    return 0, data, len(data)
+
 
 ROWS: list[Row] = [
     # what is allowed, if seldom seen
@@ -290,8 +307,8 @@ ROWS: list[Row] = [
     ),
     Row("gzip that was not used", call(1, GOOD, _ZIP), {1: OK}, spans=1),
     Row("identity", call(1, GOOD, ("grpc-encoding", "identity")), {1: OK}, spans=1),
-    Row("zstd that was not used", call(1, GOOD, ("grpc-encoding", "zstd")), {1: OK}, spans=1),
-    refused("zstd", call(1, message(SPAN, 1), ("grpc-encoding", "zstd")), UNIMPLEMENTED),
+    Row("an encoding that was not used", call(1, GOOD, ("grpc-encoding", "br")), {1: OK}, spans=1),
+    refused("another encoding", call(1, message(SPAN, 1), ("grpc-encoding", "br")), UNIMPLEMENTED),
     refused("compressed by nothing", call(1, message(SPAN, 1)), INTERNAL),
     refused("not gzip", call(1, message(SPAN, 1), _ZIP), INTERNAL),
     refused("gzip cut short", call(1, message(gzip.compress(SPAN)[:-9], 1), _ZIP), INTERNAL),
@@ -644,3 +661,30 @@ def behave(port: int, row: Row) -> HostileClient:
         client.send(frame(PING, 0, 0, b"the end."))
         client.listen(time.monotonic() + 10, ping=b"the end.")
         return client
+
+
+ZSTD_ROWS: list[Row] = [
+    Row("zstd", call(1, message(zstd(plain(SPAN * 5)), 1), _ZSTD), {1: OK}, spans=5),
+    Row("zstd in blocks", call(1, message(zstd(*[plain(SPAN)] * 3), 1), _ZSTD), {1: OK}, spans=3),
+    Row("zstd in frames", call(1, message(zstd(plain(SPAN)) * 2, 1), _ZSTD), {1: OK}, spans=2),
+    Row("zstd that was not used", call(1, GOOD, _ZSTD), {1: OK}, spans=1),
+    refused("not zstd", call(1, message(SPAN, 1), _ZSTD), INTERNAL),
+    refused("empty zstd", call(1, message(b"", 1), _ZSTD), INTERNAL),
+    refused("zstd cut short", call(1, message(zstd(plain(SPAN))[:-1], 1), _ZSTD), INTERNAL),
+    refused(
+        "a zstd bomb",
+        call(1, message(zstd(*[(1, b"x", 1 << 17)] * (MAX_MESSAGE // (1 << 17) + 1)), 1), _ZSTD),
+        RESOURCE_EXHAUSTED,
+    ),
+    refused(
+        "a zstd window of 32 MiB",
+        call(1, message(zstd(plain(SPAN), window=0x78), 1), _ZSTD),
+        INTERNAL,
+    ),
+    refused(
+        "zstd that is not protobuf",
+        call(1, message(zstd(plain(b"\xff")), 1), _ZSTD),
+        INVALID_ARGUMENT,
+    ),
+]
+"""For a receiver that was built with libzstd."""

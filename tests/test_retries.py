@@ -391,7 +391,7 @@ def transport_of(name: str, port: int, sent: Int64, stop: Int64, in_flight: int)
         from blaster.transport.wire import WireTransport
 
         return WireTransport(
-            host="127.0.0.1", port=port, metadata=(), sent=sent[:3], stop=stop, **settings
+            host="127.0.0.1", port=port, metadata=(), sent=sent, stop=stop, **settings
         )
     from blaster.transport.grpc import GrpcTransport
 
@@ -535,7 +535,7 @@ def test_ended_while_waiting(tmp_path: Path, name: str, how: int) -> None:
 def test_sink_that_comes_back(tmp_path: Path) -> None:
     """A target that is away for a second loses nothing, once its clients try again."""
     port = peers.free_ports(1)[0]
-    command = ("sink", "--grpc-port", str(port), "--api-port", "0")
+    command = ("sink", "--grpc-port", str(port), "--http-port", "0", "--api-port", "0")
     sink = cli.start(*command)
     out = tmp_path / "r.json"
     try:

@@ -189,10 +189,10 @@ def test_web_shop_has_twenty_to_sixty_spans_of_eight_services():
 
 FINGERPRINTS = {
     "flat": "6dfff16cfd638c349317e20406cc79ef6a5417eee0301c5ac6e425e51c9a86d5",
-    "web-shop": "2230df61e924f8d26904b5b6492881e6c71bd339b1ab9d611698741c2c1ae49b",
+    "web-shop": "1ee8eb670988a513e2cd20a34dae837772c0d3ad75162a83b936e3326a16b890",
     "deep": "3adecba2073b7c0b9659801c79b25382374efcb00b5982079cf5af09faea4392",
     "wide": "fa4f8e40ee7b4d79540a35df0bfeb978aa5336b453253012551650cecf9649a0",
-    "llm-agent": "5a5d2c556755aa799f4cb7435e0c8a164c733a6df5e9ac4e27ab32bdfbb26030",
+    "llm-agent": "92fd0d76655786521ae8c92247f092b7dff3bc8884b0c3e7dfb682e9de36a08e",
 }
 """SHA-256 of 200 traces of each built-in, seed 1, in the layout that it has by default. A change of
 one means that old and new runs of the same seed do not compare: change it only in a commit that

@@ -46,7 +46,6 @@ from blaster.measure.schedstat import Share
 from blaster.transport.base import Int64
 from blaster.transport.factory import factory
 from blaster.transport.probe import probe
-from blaster.transport.retrying import retried
 from blaster.verdict.limit import limit_of
 
 
@@ -104,13 +103,7 @@ class HostRun:
         otlp = order.settings.otlp
         if otlp.transport != "null":
             probe(otlp)
-        make = retried(
-            factory(order.settings),
-            order.configuration.retry,
-            in_flight=order.settings.in_flight,
-            timeout_s=otlp.timeout_s,
-            seed=self._plan.seed,
-        )
+        make = factory(order.settings)
         with _recorder(order) as recorder:
             record = Runner(
                 self._plan,

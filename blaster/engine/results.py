@@ -17,6 +17,9 @@ from blaster.engine.ledger import (
     ACCEPTED,
     BEHIND_NS,
     CAPPED_NS,
+    COMPRESSED_FROM,
+    COMPRESSED_TO,
+    COMPRESSION_NS,
     FAILED_SPANS,
     HELD_NS,
     OK_REQUESTS,
@@ -45,6 +48,7 @@ from blaster.measure.histogram import Histogram
 from blaster.measure.schedstat import Share
 from blaster.sink.counts import SinkCounts
 from blaster.sink.rules import RULES
+from blaster.transport import compression
 from blaster.transport.base import Int64, Status
 
 
@@ -118,10 +122,21 @@ class Requests(msgspec.Struct):
 
 
 class Bytes(msgspec.Struct):
-    """Of the requests' messages, without framing."""
+    """Of the requests' messages, before compression and without framing."""
 
     payload: int
     per_span: float | None
+
+
+class Compressed(msgspec.Struct):
+    """What compressing the messages on the workers cost, and what it saved."""
+
+    encoding: str
+    library: str | None
+    bytes_before: int
+    bytes_after: int
+    ratio: float
+    cpu_seconds: float
 
 
 class Rate(msgspec.Struct):
@@ -339,6 +354,7 @@ class Results(msgspec.Struct):
 
     Counts (``spans``, ``requests``, ``bytes``, ``violations``, ``sink``) and the series cover the
     whole run; rates, latency, lateness, ``target`` and ``generator`` leave the warm-up out.
+    ``compression``: None without, and where grpcio compresses, which does not tell.
     ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``:
     written while the run went on. ``aborted``: the condition that ended it early. ``funnel``: how
     far the spans came, and where they were lost; ``verification``: what each backend said.
@@ -359,6 +375,7 @@ class Results(msgspec.Struct):
     spans: Spans
     requests: Requests
     bytes: Bytes
+    compression: Compressed | None
     rate: Rate
     latency_ms: Latency
     lateness_ms: Lateness
@@ -400,7 +417,8 @@ def results_of(
     backends were told and what they answered."""
     ledger, scenario = run.ledger, run.plan.scenario
     sent, accepted = ledger.total(SENT_SPANS), ledger.total(ACCEPTED)
-    scheduled, payload = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_BYTES)
+    before, after = ledger.total(COMPRESSED_FROM), ledger.total(COMPRESSED_TO)
+    scheduled, payload = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_BYTES) + before - after
     found = run.warmup_ns
     warmup = found or 0
     series = run.series.items
@@ -436,6 +454,16 @@ def results_of(
             by_status=_by_status(ledger.statuses()),
         ),
         bytes=Bytes(payload, round(payload / sent, 2) if sent else None),
+        compression=Compressed(
+            encoding=configuration.compression,
+            library=compression.library(configuration.compression),
+            bytes_before=before,
+            bytes_after=after,
+            ratio=round(before / after, 3),
+            cpu_seconds=ledger.total(COMPRESSION_NS) / 1e9,
+        )
+        if after
+        else None,
         rate=_rate(run, warmup, max(run.offered_ns, warmup + 1), measured),
         latency_ms=_latency(run, measured),
         lateness_ms=_lateness(run, measured),

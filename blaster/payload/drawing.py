@@ -63,7 +63,7 @@ def draw(topology: Topology, seed: int) -> list[Shape]:
     bases = _merged([_tree(topology, decks) for _ in range(topology.shapes)])
     trees = _with_errors(topology, [(root, CELLS * n // topology.shapes) for root, n in bases])
     pools = _pools([(node, weight) for root, weight in trees for node in _walk(root)], decks)
-    return [_shape(topology, root, weight, pools) for root, weight in trees]
+    return [_shape(topology, n, *tree, pools) for n, tree in enumerate(trees)]
 
 
 class _Decks:
@@ -232,6 +232,7 @@ def _pools(nodes: list[tuple[_Node, int]], decks: _Decks) -> dict[tuple[str, boo
 
 def _shape(
     topology: Topology,
+    number: int,
     root: _Node,
     weight: int,
     pools: dict[tuple[str, bool], list[Floats]],
@@ -261,7 +262,7 @@ def _shape(
         for node in nodes:
             if node.service != service:
                 continue
-            span = _span(topology, node, last, digits)
+            span = _span(topology, number, node, last, digits)
             scope.spans.append(span)
             begin, end = whole_starts[:, node.index], whole_ends[:, node.index]
             for event in span.events:
@@ -317,7 +318,13 @@ def _place(
     return now
 
 
-def _span(topology: Topology, node: _Node, first: Mapping[str, int], digits: list[Digits]) -> Span:
+def _span(
+    topology: Topology,
+    shape: int,
+    node: _Node,
+    first: Mapping[str, int],
+    digits: list[Digits],
+) -> Span:
     operation = node.operation
     caller = operation.caller if node.calling else None
     kind = caller.kind if caller else operation.kind
@@ -347,7 +354,7 @@ def _span(topology: Topology, node: _Node, first: Mapping[str, int], digits: lis
             if link in first:
                 span.links.add(trace_id=TRACE_PLACEHOLDER, span_id=placeholder_id(first[link]))
         if operation.size:
-            _pad(span, operation.size, node.key)
+            _pad(span, operation.size, f"{node.key}/{shape}/{node.index}")
     if node.failed:
         _raise(span, {} if node.calling else operation.exception)
     return span
@@ -403,17 +410,18 @@ def _pad(span: Span, size: int, name: str) -> None:
     span.attributes[-1].value.string_value = text
 
 
-_WORDS = str.split(
+_STEMS = str.split(
     "the request was handled by a worker after it had waited in queue for cache lookup and then "
     "database returned rows with order customer payment shipped item price total from warehouse "
     "retry timeout connection pool size limit status accepted pending region session token value "
     "user account updated batch index partition offset consumer group latency because checked no"
 )
+_WORDS = _STEMS + [stem + end for end in ("s", "ing", "er", "ly", "-id", "ed") for stem in _STEMS]
 
 
 def _prose(length: int, name: str) -> str:
-    """Text of so many letters, in words as common as those of a language: some four bits a word
-    are new."""
+    """Text of so many letters that is the name's own, in words as common as those of a language:
+    some seven bits a word are new, so that it compresses as prose does."""
     digest = blake2b(name.encode(), digest_size=8).digest()
     seed = np.uint64(int.from_bytes(digest, "little"))
     word = np.arange(length // 2 + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + seed

@@ -61,6 +61,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Backend memory, average", _size(rss.avg)),
         ("Errors", _errors(results)),
         *_retries(results),
+        *_compression(results),
         ("Steady", _steady(results)),
         (
             "Generator",
@@ -176,6 +177,20 @@ def _retries(results: Results) -> list[tuple[str, str]]:
     twice = f", {requests.possible_duplicates:,} spans possibly twice"
     said = f"{requests.retried:,} requests sent again, after {after}"
     return [("Retries", said + (twice if requests.possible_duplicates else ""))]
+
+
+def _compression(results: Results) -> list[tuple[str, str]]:
+    """What compression saved and cost, if there was any."""
+    found = results.compression
+    if found is None:
+        return []
+    return [
+        (
+            "Compression",
+            f"{found.encoding} by {found.library}: {found.ratio:.1f} times smaller, "
+            f"{_size(found.bytes_after)} sent, {found.cpu_seconds:.2f} s of CPU",
+        )
+    ]
 
 
 def _errors(results: Results) -> str:

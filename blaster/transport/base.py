@@ -104,15 +104,19 @@ after which the peer wants it again (RetryInfo, Retry-After), -1 where it did no
     BEHIND_NS,
     HELD_NS,
     CAPPED_NS,
+    COMPRESSED_FROM,
+    COMPRESSED_TO,
+    COMPRESSION_NS,
     _RAISED,
-) = range(10)
+) = range(13)
 RETRIED_STATUSES = slice(_RAISED, _RAISED + STATUS_COUNT)
 RAISED = RETRIED_STATUSES.stop
 """What a transport raises as it goes: requests, spans and bytes sent; requests and spans sent
 again, the spans among them that may have been received before, and the requests sent again by the
 Status of the try before. Where the transport can tell, nanoseconds: how long a request was due and
 not offered, and of that how long it slept because the peer's flow control or a full socket held it
-back, and because as many requests were in flight as may be; 0 where it can't."""
+back, and because as many requests were in flight as may be; 0 where it can't. Last, bytes before
+and after compression, and its CPU time."""
 
 
 @dataclass(slots=True)
@@ -148,12 +152,22 @@ class Chunk:
             again=self.again,
         )
 
-    def batch(self, index: int) -> bytes:
-        """A copy of the bytes of one batch."""
+    def sizes(self) -> Int64:
+        """The bytes of each batch (n)."""
         if self.buffer is None:
-            return self.batches[index]
+            return np.fromiter(map(len, self.batches), np.int64, len(self.batches))
+        return np.diff(self.offsets)
+
+    def view(self, index: int) -> memoryview:
+        """The bytes of one batch, in place."""
+        if self.buffer is None:
+            return memoryview(self.batches[index])
         begin, end = self.offsets[index : index + 2].tolist()
-        return bytes(self.buffer[begin:end])
+        return self.buffer[begin:end]
+
+    def batch(self, index: int) -> bytes:
+        """The bytes of one batch, to keep."""
+        return self.batches[index] if self.buffer is None else bytes(self.view(index))
 
 
 class Transport(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 from blaster.errors import UsageError
@@ -15,6 +16,11 @@ NAMES = ("auto", "wire", "grpc", "http", "null")
 def wire_is_built() -> bool:
     """Whether the extension on libnghttp2 was built."""
     return importlib.util.find_spec("blaster._wire") is not None
+
+
+def wire_takes_zstd() -> bool:
+    """Whether that extension was built with libzstd: a server may answer in what it was asked."""
+    return wire_is_built() and bool(importlib.import_module("blaster._wire").ZSTD)
 
 
 def check(name: str) -> str:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blaster.transport import compression, retry
 from blaster.transport.base import Int64, Transport
+from blaster.transport.compression import CompressingTransport
 from blaster.transport.otlp_settings import OtlpSettings
+from blaster.transport.retrying import retried
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every transport is given. ``connections`` and ``in_flight`` are one worker's."""
+    """What every transport is given. ``connections`` and ``in_flight`` are one worker's;
+    ``retry``: one of retry.MODES, its jitter by ``seed``."""
 
     otlp: OtlpSettings
     connections: int
     in_flight: int
+    retry: str = retry.OFF
+    seed: int = 0
 
 
 def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
@@ -40,6 +46,7 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 in_flight=settings.in_flight,
                 timeout_s=otlp.timeout_s,
                 metadata=otlp.headers,
+                encoding=otlp.compression,
                 sent=sent,
                 stop=stop,
             )
@@ -66,8 +73,19 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
             in_flight=settings.in_flight,
             timeout_s=otlp.timeout_s,
             metadata=otlp.headers,
+            gzip=otlp.compression == compression.GZIP,
             sent=sent,
             stop=stop,
         )
 
-    return make
+    again = retried(
+        make,
+        settings.retry,
+        in_flight=settings.in_flight,
+        timeout_s=otlp.timeout_s,
+        seed=settings.seed,
+    )
+    # grpcio takes no messages that are compressed already: it compresses them itself.
+    if otlp.compression == compression.NONE or otlp.transport in ("grpc", "null"):
+        return again
+    return lambda sent, stop: CompressingTransport(again(sent, stop), otlp.compression, sent)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from blaster.errors import UsageError
 from blaster.payload.template import Encoding
-from blaster.transport import choice, endpoint, headers
+from blaster.transport import choice, compression, endpoint, headers
 from blaster.transport.endpoint import Endpoint, Protocol
 from blaster.transport.headers import Headers
 from blaster.transport.tls import Tls
@@ -20,7 +20,6 @@ from blaster.units import parse_duration, quoted
 
 DEFAULT_TIMEOUT_S = 10.0
 ENCODINGS = ("protobuf", "json")
-COMPRESSIONS = ("none", "gzip", "zstd")
 
 _PROTOCOLS: dict[str, tuple[Protocol, Encoding]] = {
     "grpc": ("grpc", "protobuf"),
@@ -85,7 +84,7 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
         endpoint=where,
         tls=tls,
         encoding=encoding,
-        compression=_compression(options),
+        compression=_compression(options, transport),
         timeout_s=_timeout_s(options),
         headers=headers.resolve(options.headers, environ),
     )
@@ -167,16 +166,21 @@ def _tls(options: OtlpOptions) -> Tls:
     return tls
 
 
-def _compression(options: OtlpOptions) -> str:
+def _compression(options: OtlpOptions, transport: str) -> str:
     source, value = "--compression", options.compression
     if value is None:
         source, value = _variable(options.environ, "COMPRESSION")
     if value is None:
-        return "none"
-    if value not in COMPRESSIONS:
-        raise UsageError(f"{source} {quoted(value)}: must be {', '.join(COMPRESSIONS)}")
-    if value != "none":
-        raise UsageError(f"{source} {quoted(value)}: only none is supported yet")
+        return compression.NONE
+    wrong = f"{source} {quoted(value)}"
+    if value not in compression.NAMES:
+        raise UsageError(f"{wrong}: must be {', '.join(compression.NAMES)}")
+    if value == compression.ZSTD and transport == "grpc":
+        raise UsageError(f"{wrong}: grpcio knows gzip only; use --transport wire or http")
+    if value == compression.ZSTD and transport == "wire" and not choice.wire_takes_zstd():
+        raise UsageError(f"{wrong}: blaster._wire was built without libzstd; see blaster doctor")
+    if value == compression.ZSTD and compression.library(value) is None:
+        raise UsageError(f"{wrong}: needs pip install 'blaster[compression]'")
     return value
 
 

@@ -22,6 +22,7 @@ from blaster.transport.base import (
     Chunk,
     Int64,
 )
+from blaster.transport.compression import NONE
 from blaster.units import quoted
 
 HELD_BUFFERS = 64
@@ -47,6 +48,7 @@ class WireTransport:
         in_flight: int,
         timeout_s: float,
         metadata: Sequence[tuple[str, str]],
+        encoding: str = NONE,
         sent: Int64,
         stop: Int64,
     ) -> None:
@@ -55,7 +57,7 @@ class WireTransport:
             self._client = Client(
                 hosts=_addresses(host, port, self._name),
                 port=str(port),
-                fields=_fields(self._name, timeout_s, metadata),
+                fields=_fields(self._name, timeout_s, metadata, encoding),
                 sent=sent[: SENT_BYTES + 1],
                 blocked=sent[BEHIND_NS : CAPPED_NS + 1],
                 stop=stop,
@@ -63,6 +65,7 @@ class WireTransport:
                 in_flight=in_flight,
                 timeout_ns=round(timeout_s * 1e9),
                 held=max(1, min(HELD_BUFFERS, in_flight)),
+                compressed=encoding != NONE,
             )
         except ValueError as error:  # a number out of its range, or too much metadata
             raise UsageError(f"{self._name}: {error}") from None
@@ -124,7 +127,7 @@ def _addresses(host: str, port: int, name: str) -> tuple[str, ...]:
 
 
 def _fields(
-    authority: str, timeout_s: float, metadata: Sequence[tuple[str, str]]
+    authority: str, timeout_s: float, metadata: Sequence[tuple[str, str]], encoding: str
 ) -> tuple[tuple[bytes, bytes], ...]:
     """The header fields of every request, in the order of gRPC's PROTOCOL-HTTP2.md."""
     fields = [
@@ -137,6 +140,8 @@ def _fields(
         ("content-type", "application/grpc"),
         ("user-agent", f"blaster/{__version__}"),
     ]
+    if encoding != NONE:
+        fields.append(("grpc-encoding", encoding))
     for name, value in metadata:
         # What gRPC allows (PROTOCOL-HTTP2.md, Custom-Metadata), and values of RFC 9110, 5.5.
         if not re.fullmatch(r"(?!grpc-)[0-9a-z_.-]+", name.lower()) or re.search(

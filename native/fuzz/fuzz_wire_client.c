@@ -3,8 +3,8 @@
  * Whatever it is, every stream ends at most once, what is still open is found at the end, no
  * byte is sent beyond the windows, and all memory and all buffers are given back.
  *
- * sources: wire_conn.c wire_headers.c wire_answer.c
- * libs: libnghttp2
+ * sources: wire_conn.c wire_headers.c wire_answer.c receiver_gunzip.c unzstd.c
+ * libs: libnghttp2 zlib libzstd
  * seeds: seeds_wire_client.py
  */
 #include "wire_conn.h"
@@ -65,6 +65,7 @@ static void open_streams(struct run *run, const uint8_t *message, int most) {
             .data = message,
             .length = i % 2 ? MESSAGE : (int64_t)i,
             .spans = SPANS,
+            .compressed = i % 3 == 0,
         };
         run->chunk.holds++;
         run->states[i] = OPEN;

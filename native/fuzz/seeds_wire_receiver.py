@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from hostile_client import DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, ROWS, block
+from hostile_client import DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, ROWS, ZSTD_ROWS, block
 
 RAW_START, RAW_FRAMES, DIRECT, TICKS, SLOW_READER, PIECES, LATER, FAULTS = (
     1 << i for i in range(8)
@@ -22,7 +22,7 @@ LONGEST = 8192
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    for i, row in enumerate(ROWS):
+    for i, row in enumerate([*ROWS, *ZSTD_ROWS]):
         sent, raw = row.sent[:LONGEST], RAW_START if row.raw else 0
         for how in (0, DIRECT | PIECES, TICKS | PIECES, SLOW_READER, FAULTS | TICKS):
             (folder / f"row-{i}-{how}").write_bytes(bytes([RAW_FRAMES | raw | how]) + sent)
