@@ -300,6 +300,16 @@ def run(
             "distribution, any other name an interval log; repeatable."
         ),
     ] = None,
+    metrics_port: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve Prometheus metrics while it runs: PORT on loopback (0: any), or HOST:PORT."
+        ),
+    ] = None,
+    otlp_metrics: Annotated[
+        str | None,
+        typer.Option(help="Push metrics by OTLP/HTTP while it runs, as http://localhost:4318."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no summary.")
     ] = False,
@@ -311,7 +321,7 @@ def run(
     from blaster.engine.signals import StopSignals
     from blaster.errors import UsageError
     from blaster.measure.hdr import Latencies
-    from blaster.report import console, hdr_file, json_file
+    from blaster.report import console, exporting, hdr_file, json_file
     from blaster.report.outputs import Outputs
     from blaster.units import parse_duration, quoted
 
@@ -378,13 +388,14 @@ def run(
     with StopSignals() as signals:
         with (
             console.ProgressDisplay(quiet, keys=cluster is None) as display,
+            exporting.Exporting(metrics_port, otlp_metrics) as exported,
             joined(cluster, hosts, on_host_lost) as members,
         ):
             results = load_test.run(
                 options,
                 signals,
-                display.update,
-                display.begin,
+                exported.after(display.update),
+                exported.beside(display.begin),
                 on_checkpoint=checkpoint,
                 on_latencies=latencies if hdr else None,
                 cluster=members,
@@ -659,6 +670,14 @@ def profile(
         ladder_table.show(measured, batch, Console(soft_wrap=True))
 
 
+@app.command(epilog="Example:  blaster dashboard > blaster.json")
+def dashboard() -> None:
+    """Print a Grafana dashboard for the metrics of --metrics-port and --otlp-metrics."""
+    from blaster.report import dashboard as grafana
+
+    typer.echo(grafana.to_json(), nl=False)
+
+
 @app.command(epilog="Example:  blaster doctor")
 def doctor() -> None:
     """Show what is built, what is missing, and what it would gain."""
@@ -771,7 +790,8 @@ def main() -> None:
     """The ``blaster`` command."""
     hide_secrets()
     try:
-        status: Any = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        arguments = sys.argv[1:] or ["--help"]
+        status: Any = app(arguments, prog_name="blaster", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except TyperException as error:
         _fail(error.format_message(), error.exit_code)

@@ -1,8 +1,11 @@
 """The README is true: every command and option stands in it, and what it shows can be run."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cli
 import pytest
 import typer
 
@@ -47,3 +50,33 @@ def test_the_scenario_in_the_readme_loads() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
     scenario = parse(example, "mine.toml")
     assert len(scenario.stages) == 2 and scenario.criteria.none_dropped
+
+
+def _leaves(command: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _leaves(inner, (*names, name))
+    if not getattr(command, "commands", {}):
+        yield names
+
+
+@pytest.mark.parametrize("names", sorted(_leaves(typer.main.get_command(app))))
+def test_every_help_page_has_an_example_that_is_one(names: tuple[str, ...]) -> None:
+    """Each command's help ends with examples of itself, whose options it knows."""
+    command: Any = typer.main.get_command(app)
+    for name in names:
+        command = command.commands[name]
+    examples = (command.epilog or "").partition(":")[2].split("   |   ")
+    known = {option for parameter in command.params for option in parameter.opts}
+    for example in examples:
+        assert example.split()[: 1 + len(names)] == ["blaster", *names], example
+        assert set(re.findall(r"(?<= )--[a-z-]+", example)) <= known, example
+
+
+def test_completion_knows_commands_and_options() -> None:
+    """The shell's completion, as typer installs it, lists them."""
+    for words, wanted in (("blaster da", "dashboard"), ("blaster run --metr", "--metrics-port")):
+        ran = cli.blaster(
+            _BLASTER_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
+        )
+        assert wanted in ran.stdout.split(), ran
+    assert "--install-completion" in cli.blaster("--help").stdout

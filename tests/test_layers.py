@@ -35,7 +35,7 @@ HOMES = {
     "typer": {"cli.py"},
     "prometheus_client": {"backends/metrics.py"},
     "google": {"payload", "sink", "transport/grpc.py"},
-    "opentelemetry": {"payload", "sink", "transport/grpc.py"},
+    "opentelemetry": {"payload", "sink", "report/otlp_metrics.py", "transport/grpc.py"},
 }
 
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,0 +1,216 @@
+"""Metrics of a run that goes on, for others: a port to scrape, and pushes by OTLP/HTTP.
+
+The run's own loop makes what is told, once an interval; threads only hand it out. They are started
+with the first interval, after the workers were forked.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from blaster.engine.plan import Plan
+from blaster.engine.results import Configuration
+from blaster.engine.runner import Progress
+from blaster.errors import UsageError
+from blaster.report import otlp_metrics
+from blaster.report.metrics import Metric, exposition, metrics
+from blaster.units import quoted
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONNECTIONS = 32
+"""Scrapers served at a time; more are turned away."""
+TIMEOUT_S = 5.0
+PUSH_S = 5.0
+"""How often metrics are pushed; once more at the end."""
+
+
+class Exporting:
+    """Both ways out, where they are asked for. A context manager; :meth:`beside` and :meth:`after`
+    join what a run calls."""
+
+    def __init__(self, address: str | None, otlp_url: str | None) -> None:
+        """Listens already, so that a port that is taken is known before the run. Raises
+        UsageError."""
+        self._url = None if otlp_url is None else _push_url(otlp_url)
+        self._server = None if address is None else _listen(address)
+        self._configuration: Configuration | None = None
+        self._latest: list[Metric] = []
+        self._started_ns = 0
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._over = False
+        self._failed = 0
+
+    def __enter__(self) -> Exporting:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(2 * TIMEOUT_S)
+        if self._server is not None:
+            if self._server.serving:
+                self._server.shutdown()
+            self._server.server_close()
+        if self._failed:
+            print(
+                f"blaster: --otlp-metrics {quoted(self._url or '')}: {self._failed} pushes failed",
+                file=sys.stderr,
+            )
+
+    def beside(
+        self, begin: Callable[[Plan, Configuration], None]
+    ) -> Callable[[Plan, Configuration], None]:
+        """``begin``, and what all metrics are labelled with is taken."""
+
+        def both(plan: Plan, configuration: Configuration) -> None:
+            begin(plan, configuration)
+            self._configuration = configuration
+
+        return both
+
+    def after(self, update: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """``update``, and then the metrics."""
+
+        def both(progress: Progress) -> None:
+            update(progress)
+            self.update(progress)
+
+        return both
+
+    def update(self, progress: Progress) -> None:
+        """Makes the metrics of an interval; hands them out from the first one on."""
+        if self._server is None and self._url is None:
+            return
+        assert self._configuration is not None
+        endpoint, transport = self._configuration.endpoint, self._configuration.transport
+        self._latest = metrics(progress, endpoint, transport)
+        if self._server is not None:
+            self._server.text = exposition(self._latest).encode()
+            if not self._server.serving:
+                self._server.serving = True
+                threading.Thread(
+                    target=self._server.serve_forever, args=(0.1,), daemon=True
+                ).start()
+        if self._url is not None and self._thread is None:
+            self._started_ns = time.time_ns() - round(progress.point.t * 1e9)
+            self._thread = threading.Thread(target=self._push, daemon=True)
+            self._thread.start()
+
+    def _push(self) -> None:
+        while True:
+            over = self._over
+            body = otlp_metrics.request(self._latest, self._started_ns, time.time_ns())
+            self._failed += not _post(self._url or "", body)
+            if over:
+                return
+            self._wake.wait(PUSH_S)
+
+
+def _post(url: str, body: bytes) -> bool:
+    headers = {"Content-Type": "application/x-protobuf", "User-Agent": "blaster"}
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return bool(200 <= answer.status < 300)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _push_url(text: str) -> str:
+    """The URL with the path that OTLP/HTTP gives metrics, where it has none."""
+    parts = urllib.parse.urlsplit(text)
+    try:
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or any(c.isspace() or not c.isprintable() for c in text):
+        raise UsageError(
+            f"--otlp-metrics {quoted(text)}: must be http://HOST:PORT of a receiver of OTLP/HTTP, "
+            "such as http://localhost:4318"
+        )
+    path = parts.path if parts.path not in ("", "/") else "/v1/metrics"
+    return urllib.parse.urlunsplit(parts._replace(path=path))
+
+
+def _listen(address: str) -> _Server:
+    host, colon, port = address.rpartition(":")
+    host = host.strip("[]") if colon else "127.0.0.1"
+    if not port.isdigit() or int(port) > 65535 or not host:
+        raise UsageError(
+            f"--metrics-port {quoted(address)}: must be a port, 0 for a free one, or HOST:PORT"
+        )
+    try:
+        server = _Server(host, int(port))
+    except OSError as error:
+        raise UsageError(
+            f"--metrics-port {quoted(address)}: can't listen there: {error.strerror or error}"
+        ) from None
+    bound = server.server_address[1]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"metrics at http://{shown}:{bound}/metrics", file=sys.stderr, flush=True)
+    return server
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.text = b""
+        self.serving = False
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # Past HTTPServer's, which looks its own name up in the DNS.
+        socketserver.TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version = "blaster"
+    sys_version = ""
+    timeout = TIMEOUT_S
+    server: _Server
+
+    def do_GET(self) -> None:
+        known = self.path.partition("?")[0] in ("/", "/metrics")
+        body = self.server.text if known else b"nothing here; there is /metrics\n"
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Type", CONTENT_TYPE if known else "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet: being asked is no event."""
