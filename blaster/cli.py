@@ -252,6 +252,16 @@ def run(
     ca_cert: CaCert = None,
     client_cert: ClientCert = None,
     client_key: ClientKey = None,
+    chaos: Annotated[
+        str | None,
+        typer.Option(
+            help="Stop, continue, terminate or kill what --watch names, such as "
+            "'30s pause 5s; 60s kill'; needs --allow-chaos."
+        ),
+    ] = None,
+    allow_chaos: Annotated[
+        bool, typer.Option("--allow-chaos", help="Yes, --chaos may touch those processes.")
+    ] = False,
     fault: Faults = None,
     watch: Watches = None,
     seed: Seed = None,
@@ -364,6 +374,8 @@ def run(
         client_key=client_key,
         watch=watch or (),
         faults=fault or (),
+        chaos=chaos,
+        allow_chaos=allow_chaos,
         seed=seed,
         arrivals=arrivals,
         burst=burst,
@@ -611,6 +623,30 @@ def sink(
             fault_seed=fault_seed,
         )
     )
+
+
+@app.command(
+    epilog="Examples:  blaster proxy --listen 14317 --target 127.0.0.1:4317 --fault latency=20ms   "
+    "|   blaster proxy --target :4317 --fault 'blackhole,from=30s,for=5s' --fault bandwidth=1MB"
+)
+def proxy(
+    target: Annotated[str, typer.Option(help="HOST:PORT, or :PORT on this machine.")],
+    listen: Annotated[int, typer.Option(help="The port; 0: any free one.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="latency=20ms, jitter=5ms, bandwidth=1MB, reset, blackhole or half-open, with "
+            "from=5s, for=5s and, for reset, @SHARE of connections; repeatable."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides jitter and shares.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Say the port in one line of JSON.")] = False,
+) -> None:
+    """Stand between a sender and its target, over TCP, and spoil the way."""
+    from blaster.proxy.server import ProxyOptions, serve
+
+    serve(ProxyOptions(target, listen, host, fault or (), seed, json))
 
 
 @app.command(epilog="Example:  blaster scenarios")

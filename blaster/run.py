@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from msgspec.structs import replace
 
+from blaster import chaos
 from blaster.backends.findings import Sent
 from blaster.backends.policy import SamplingPolicy, parse_policy
 from blaster.backends.verify import (
@@ -22,13 +23,14 @@ from blaster.backends.verify import (
     parse_headers,
     parse_targets,
 )
+from blaster.chaos import Chaos
 from blaster.cluster.cluster import Cluster, hosts_of
 from blaster.cluster.conductor import Conductor
 from blaster.cluster.merged import ClusterRun
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results, results_of
-from blaster.engine.runner import Control, Progress, Run, Runner, so_far
+from blaster.engine.runner import Control, Progress, Run, Runner, lost_spans, so_far
 from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
 from blaster.engine.signals import StopSignals
@@ -100,6 +102,8 @@ class Options(OtlpOptions):
     retry: str | None = None
     watch: Sequence[str] = ()
     faults: Sequence[str] = ()
+    chaos: str | None = None
+    allow_chaos: bool = False
     seed: int | None = None
     arrivals: str | None = None
     burst: int | None = None
@@ -156,9 +160,10 @@ def run(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
-    check_faults(options.embedded, options.faults, otlp.protocol)
+    events = _events(options, scenario, cluster, otlp.protocol)
     with (
         _target(options, otlp, seed) as (otlp, sink),
+        _chaos(options, events, watches, sink) as disorder,
         _verifier(options, sink) as verifier,
     ):
         if transport != "null" and sink is None and cluster is None:
@@ -196,7 +201,8 @@ def run(
         watch = _Watch(scenario, configuration, on_progress, on_checkpoint).update
         with _recording(options) as recording:
             sending = _Sending(
-                plan, settings, configuration, signals, target, watch, sample, control
+                *(plan, settings, configuration, signals, target, watch, sample, control),
+                disorder,
             )
             runner = sending.runner(on_latencies is not None, recorder, recording, cluster)
             try:
@@ -205,8 +211,9 @@ def run(
                 raise TargetUnreachable(otlp.hide(str(error))) from None
         record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
         asked = _ask(verifier, record, signals, options, sample)
-        counts = sink.settled_counts() if sink is not None else None
+        counts = None if sink is None or disorder.killed_sink else sink.settled_counts()
     results = results_of(record, configuration, counts, asked)
+    results.faults = disorder.marks(lost_spans(record.ledger))
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, scenario)
     results.notes += _notes(results, captured, recording)
@@ -218,6 +225,7 @@ def run(
 def _notes(results: Results, captured: Capture | None, recording: Recording | None) -> list[str]:
     """What there is to say beside the figures."""
     notes = [note for asked in results.verification for note in asked.said()]
+    notes += [str(mark) for mark in results.faults]
     if results.configuration.insecure_skip_verify:
         notes.append("the server's certificate was not verified, as asked for")
     if captured is not None:
@@ -304,6 +312,7 @@ class _Sending:
     watch: Callable[[Progress], str | None]
     sample: Sample | None
     control: Control | None
+    chaos: Chaos
 
     def runner(
         self,
@@ -336,6 +345,7 @@ class _Sending:
             keep_intervals=keep_intervals,
             sample=self.sample,
             control=self.control,
+            chaos=self.chaos,
         )
 
 
@@ -461,7 +471,30 @@ def _of_template(scenario: Scenario, options: Options) -> Scenario:
     return replace(scenario, workload=workload)
 
 
-def check_faults(embedded: bool, faults: Sequence[str], protocol: str) -> None:
+def _events(
+    options: Options, scenario: Scenario, cluster: Cluster | None, protocol: str
+) -> tuple[chaos.Event, ...]:
+    """What --chaos asks for. UsageError for what can't be done, of --fault too."""
+    _check_faults(options.embedded, options.faults, protocol)
+    if options.chaos is not None and cluster is not None:
+        raise UsageError(f"--chaos {quoted(options.chaos)}: cannot be used with --cluster")
+    return chaos.check(
+        *(options.chaos, options.allow_chaos, scenario.duration_ns),
+        *(options.watch, options.embedded),
+    )
+
+
+def _chaos(
+    options: Options,
+    events: Sequence[chaos.Event],
+    watches: Sequence[Watch],
+    sink: EmbeddedSink | None,
+) -> Chaos:
+    named = dict(zip(options.watch, watches, strict=True))
+    return Chaos(events, named, sink.pid if sink is not None else None)
+
+
+def _check_faults(embedded: bool, faults: Sequence[str], protocol: str) -> None:
     """Refuses faults that nobody would show: the embedded sink's receiver of this protocol."""
     parsed = parse_faults(faults)
     if faults and not embedded:

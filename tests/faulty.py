@@ -99,12 +99,21 @@ class FaultySink:
         return self.sink.http_endpoint if transport == "http" else self.sink.endpoint
 
     def run(
-        self, name: str, requests: int, *, timeout_s: float = 0.4, spread_s: float = 0.02
+        self,
+        name: str,
+        requests: int,
+        *,
+        timeout_s: float = 0.4,
+        spread_s: float = 0.02,
+        port: int | None = None,
     ) -> Books:
-        """Sends so many requests, evenly over ``spread_s``, and sees that the books balance."""
+        """Sends so many requests, evenly over ``spread_s``, and sees that the books balance.
+
+        ``port``: another on the way to the sink."""
         before = self.settled()
         sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
-        transport = self._connected(name, timeout_s, sent, stop)
+        url = self.endpoint(name) if port is None else f"http://127.0.0.1:{port}"
+        transport = self._connected(name, url, timeout_s, sent, stop)
         sent[:] = 0  # the first look is none of the load
         try:
             begin = time.monotonic_ns()
@@ -125,10 +134,8 @@ class FaultySink:
         assert (after.duplicates, after.invalid, after.malformed) == (0, 0, 0)
         return books
 
-    def _connected(self, name: str, timeout_s: float, sent: Any, stop: Any) -> Transport:
-        options = OtlpOptions(
-            endpoint=self.endpoint(name), transport=name, timeout=f"{timeout_s}s", environ={}
-        )
+    def _connected(self, name: str, url: str, timeout_s: float, sent: Any, stop: Any) -> Transport:
+        options = OtlpOptions(endpoint=url, transport=name, timeout=f"{timeout_s}s", environ={})
         make = factory.factory(factory.Settings(resolve(options), connections=2, in_flight=8))
         for patience in range(20):
             transport = make(sent, stop)

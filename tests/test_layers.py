@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent / "blaster"
 # From the bottom up. A package imports itself and what stands below it.
 LAYERS = [
     {"__init__", "errors", "units", "process_title", "_native", "_wire"},
-    {"measure", "sink"},
+    {"measure", "sink", "proxy"},
+    {"chaos"},
     {"scenario"},
     {"pacing"},
     {"payload"},
@@ -31,7 +32,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "distributed": {"cluster/dask.py"},
     "grpc": {"transport/grpc.py", "sink/grpc_receiver.py", "sink/exporter.py"},
-    "psutil": {"measure/sampler.py"},
+    "psutil": {"measure/sampler.py", "chaos.py"},
     "typer": {"cli.py"},
     "prometheus_client": {"backends/metrics.py"},
     "google": {"payload", "sink", "transport/grpc.py"},

@@ -13,6 +13,7 @@ import msgspec
 from blaster import __version__
 from blaster.backends.findings import FunnelStage, Sent, Verification
 from blaster.backends.verify import Answers
+from blaster.chaos import ChaosMark
 from blaster.engine.ledger import (
     ACCEPTED,
     BEHIND_NS,
@@ -358,7 +359,7 @@ class Results(msgspec.Struct):
     ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``:
     written while the run went on. ``aborted``: the condition that ended it early. ``funnel``: how
     far the spans came, and where they were lost; ``verification``: what each backend said.
-    ``hosts``: those of a cluster; None without one.
+    ``faults``: what --chaos did. ``hosts``: those of a cluster; None without one.
     """
 
     schema: int
@@ -399,6 +400,7 @@ class Results(msgspec.Struct):
     funnel: list[FunnelStage] = msgspec.field(default_factory=list)
     verification: list[Verification] = msgspec.field(default_factory=list)
     holds: list[Held] = msgspec.field(default_factory=list)
+    faults: list[ChaosMark] = msgspec.field(default_factory=list)
 
 
 def host() -> Host:

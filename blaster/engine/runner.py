@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from blaster.chaos import Chaos
 from blaster.engine import worker as worker_process
 from blaster.engine.ledger import (
     ACCEPTED,
@@ -219,7 +220,8 @@ class Runner:
     is watched, or is None; ``on_progress`` is called once an interval from :meth:`run`, and a text
     that it returns ends the run, as the reason; ``keep_intervals``: latencies are kept for each
     interval; ``steering`` starts the run, where there is one; ``sample``: is drawn from the
-    accepted requests; ``control`` may stop the run, or hold its rate.
+    accepted requests; ``control`` may stop the run, or hold its rate; ``chaos`` is told how it
+    goes.
     """
 
     def __init__(
@@ -235,8 +237,10 @@ class Runner:
         steering: Steering | None = None,
         sample: Sample | None = None,
         control: Control | None = None,
+        chaos: Chaos | None = None,
     ) -> None:
         self._steering = steering
+        self._chaos = chaos
         self._plan = plan
         self._make_transport = make_transport
         self._timeout_s = timeout_s
@@ -340,6 +344,9 @@ class Runner:
                 self._report(run, meter)
             if self._steering is not None:
                 self._steering.tick(self._ledger)
+            if self._chaos is not None and now >= run.start_ns:
+                lost = lost_spans(self._ledger)
+                self._chaos.tick(now - run.start_ns, self._ledger.total(ACCEPTED), lost)
             time.sleep(TICK_S)
             self._reap()
         if time.monotonic_ns() - run.start_ns > 100_000_000:
@@ -463,6 +470,11 @@ def _balance(run: Run, stop: int) -> None:
         run.own_violations += run.counted[worker][2]
         for status, text in slab.said().items():
             run.messages.setdefault(status, text)
+
+
+def lost_spans(ledger: Ledger) -> int:
+    """Spans that were sent and, by now, will not be accepted, or may not have been."""
+    return ledger.total(REJECTED) + ledger.total(FAILED_SPANS) + ledger.total(UNKNOWN)
 
 
 def _ending(status: int) -> str:

@@ -1,0 +1,1 @@
+"""A TCP proxy that spoils the way between a sender and its target."""
