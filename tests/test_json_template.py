@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cli
 import numpy as np
-import peers
 import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
@@ -151,31 +149,3 @@ def test_digits(words: list[int]) -> None:
             _native.decimal_digits(array)
     else:
         assert _native.decimal_digits(array) == "".join(f"{w:019d}" for w in words).encode()
-
-
-def test_the_collector_takes_json(collector_binary: Path, tmp_path: Path) -> None:
-    """The Collector accepts every span of a run in JSON."""
-    out = tmp_path / "r.json"
-    with peers.collector(collector_binary) as peer:
-        ran = cli.blaster(
-            *("run", "--transport", "http", "--encoding", "json", "--json", str(out)),
-            *("--endpoint", f"http://127.0.0.1:{peer.http_port}", "--rate", "3k"),
-            *("--duration", "1s", "--workload", "web-shop"),
-        )
-        assert ran.returncode == 0, ran.stderr
-        accepted = cli.results(out)["spans"]["accepted"]
-        counted = peer.wait_for("otelcol_receiver_accepted_spans", accepted)
-    assert counted["otelcol_receiver_accepted_spans"] == accepted > 2500
-
-
-def test_the_sink_takes_json(tmp_path: Path) -> None:
-    """The sink finds every span and every violation in JSON, and all accounts balance."""
-    out = tmp_path / "r.json"
-    ran = cli.blaster(
-        *("run", "--embedded", "--transport", "http", "--encoding", "json", "--rate", "500"),
-        *("--duration", "1s", "--json", str(out)),
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = cli.results(out)
-    assert found["sink"]["spans"] == 500 and found["configuration"]["encoding"] == "json"
-    assert found["violations"]["detected"] == found["violations"]["injected"] == 50
