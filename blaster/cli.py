@@ -43,7 +43,8 @@ TransportName = Annotated[
     str,
     typer.Option(
         "--transport",
-        help="auto, wire, grpc, http or null; auto follows OTEL_EXPORTER_OTLP_PROTOCOL.",
+        help="auto, wire, grpc, http, betrace (its own ingest) or null; auto follows "
+        "OTEL_EXPORTER_OTLP_PROTOCOL.",
     ),
 ]
 Timeout = Annotated[
@@ -101,6 +102,25 @@ ClusterUrl = Annotated[
 ]
 Hosts = Annotated[
     int | None, typer.Option(help="How many of the cluster's hosts send (default: all).")
+]
+
+# What run and send ask of the backends.
+Verify = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Ask a system what came of it: betrace (rules are made and removed), collector, tempo "
+        "or jaeger, each with =URL; repeatable. With --embedded betrace is the sink's stand-in."
+    ),
+]
+VerifyLimit = Annotated[
+    str, typer.Option(help="How long to wait for what comes late, at each question.")
+]
+VerifyHeaders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--verify-header",
+        help="NAME=VALUE, sent with every question, as a tenant; repeatable.",
+    ),
 ]
 
 # Where results go: of run, capacity and report.
@@ -265,14 +285,7 @@ def run(
     fault: Faults = None,
     watch: Watches = None,
     seed: Seed = None,
-    verify: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Ask a system what came of it: betrace (rules are made and removed), collector, "
-            "tempo or jaeger, each with =URL; repeatable. With --embedded betrace is the sink's "
-            "stand-in."
-        ),
-    ] = None,
+    verify: Verify = None,
     read_back: Annotated[
         int, typer.Option(help="Traces that a store has to give back, compared span by span.")
     ] = 20,
@@ -283,12 +296,24 @@ def run(
             "10 %'."
         ),
     ] = None,
-    verify_limit: Annotated[
-        str, typer.Option(help="How long to wait for what comes late, at each question.")
-    ] = "60s",
-    verify_header: Annotated[
+    verify_limit: VerifyLimit = "60s",
+    verify_header: VerifyHeaders = None,
+    scrape: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, sent with every question, as a tenant; repeatable."),
+        typer.Option(
+            help="A page of Prometheus metrics to read before, during and after the run; "
+            "repeatable."
+        ),
+    ] = None,
+    scrape_metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which of its metrics, as otelcol_*; repeatable. Default: what is usual."
+        ),
+    ] = None,
+    alerts: Annotated[
+        list[str] | None,
+        typer.Option(help="A Prometheus whose alerts that fire are reported; repeatable."),
     ] = None,
     cluster: ClusterUrl = None,
     hosts: Hosts = None,
@@ -329,18 +354,12 @@ def run(
     from blaster.cluster.joined import joined
     from blaster.engine.results import Results
     from blaster.engine.signals import StopSignals
-    from blaster.errors import UsageError
     from blaster.measure.hdr import Latencies
     from blaster.report import console, exporting, hdr_file, json_file
     from blaster.report.outputs import Outputs
-    from blaster.units import parse_duration, quoted
 
     outputs = Outputs(json, markdown, html, csv, junit, github_summary)
     outputs.check()
-    try:
-        verify_limit_s = parse_duration(verify_limit) / 1e9
-    except ValueError as error:
-        raise UsageError(f"--verify-limit {quoted(verify_limit)}: {error}") from None
     for path in hdr or ():
         json_file.check_writable("--hdr", path)
     options = load_test.Options(
@@ -383,9 +402,12 @@ def run(
         thresholds=threshold or (),
         abort_on=abort_on or (),
         verify=verify or (),
-        verify_limit_s=verify_limit_s,
+        verify_limit_s=_verify_limit_s(verify_limit),
         read_back=read_back,
         sampling_policy=sampling_policy,
+        scrapes=scrape or (),
+        scrape_metrics=scrape_metric or (),
+        alerts=alerts or (),
         verify_headers=verify_header or (),
     )
 
@@ -712,6 +734,62 @@ def dashboard() -> None:
     from blaster.report import dashboard as grafana
 
     typer.echo(grafana.to_json(), nl=False)
+
+
+def _verify_limit_s(text: str) -> float:
+    from blaster.errors import UsageError
+    from blaster.units import parse_duration, quoted
+
+    try:
+        return parse_duration(text) / 1e9
+    except ValueError as error:
+        raise UsageError(f"--verify-limit {quoted(text)}: {error}") from None
+
+
+@app.command(
+    epilog="Examples:  blaster send   |   blaster send --endpoint http://collector:4317 "
+    "--verify collector=http://collector:8888 --verify tempo=http://tempo:3200"
+)
+def send(
+    endpoint: Endpoint = None,
+    transport: TransportName = "auto",
+    timeout: Timeout = None,
+    header: Headers = None,
+    insecure: Insecure = False,
+    insecure_skip_verify: SkipVerify = False,
+    ca_cert: CaCert = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    verify: Verify = None,
+    verify_limit: VerifyLimit = "60s",
+    verify_header: VerifyHeaders = None,
+) -> None:
+    """Send one span (slow-operation, 2 s) and, with --verify, wait until it is seen.
+
+    Exit status 1 where it was not accepted, or a backend does not show it.
+    """
+    from blaster import send as sending
+    from blaster.backends.verify import parse_headers
+    from blaster.engine.signals import StopSignals
+    from blaster.report.sent import show_answers, show_sent
+    from blaster.transport.otlp_settings import OtlpOptions
+
+    options = OtlpOptions(
+        endpoint=endpoint,
+        transport=transport,
+        timeout=timeout,
+        headers=header or (),
+        insecure=insecure,
+        insecure_skip_verify=insecure_skip_verify,
+        ca_cert=ca_cert,
+        client_cert=client_cert,
+        client_key=client_key,
+    )
+    limit_s, headers = _verify_limit_s(verify_limit), parse_headers(verify_header or ())
+    with StopSignals() as signals:
+        sent = sending.send(options, verify or (), limit_s, headers, signals, show_sent)
+    show_answers(sent)
+    raise typer.Exit(0 if sent.arrived else 1)
 
 
 @app.command(epilog="Example:  blaster doctor")

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from blaster import chaos
 from blaster.backends.findings import Sent
 from blaster.backends.policy import SamplingPolicy, parse_policy
+from blaster.backends.scrape import Observer, check_metrics
 from blaster.backends.verify import (
     DEFAULT_LIMIT_S,
     Answers,
@@ -49,6 +50,7 @@ from blaster.sink.faults import GRPC, HTTP, WIRE, check_shown
 from blaster.sink.faults import parse_all as parse_faults
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice, otlp_settings, retry
+from blaster.transport.endpoint import Endpoint, resolve_betrace
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
@@ -69,13 +71,22 @@ MAX_CONNECTIONS = 10_000
 PACED_CONNECTIONS, CLOSED_CONNECTIONS = 64, 8
 """The same over HTTP/1.1, where a connection carries one request at a time."""
 
+BETRACE_SPANS = 10_000
+"""What BeTrace's own ingest takes in a request."""
+
 READ_BACK, MOST_READ_BACK = 20, 10_000
 """Traces that are read back from a store unless told otherwise, and at most."""
 
 CHECKPOINT_S = 30.0
 """How often the results so far are given away: a lost machine loses at most a minute."""
 
-SPANS_PER_WORKER = {"wire": 2_000_000, "grpc": 200_000, "http": 300_000, "null": 5_000_000}
+SPANS_PER_WORKER = {
+    "wire": 2_000_000,
+    "grpc": 200_000,
+    "http": 300_000,
+    "betrace": 5_000,
+    "null": 5_000_000,
+}
 """The rate that one worker is given before another is started: well below what it can send."""
 
 
@@ -114,6 +125,9 @@ class Options(OtlpOptions):
     verify_limit_s: float = DEFAULT_LIMIT_S
     read_back: int = READ_BACK
     sampling_policy: str | None = None
+    scrapes: Sequence[str] = ()
+    scrape_metrics: Sequence[str] = ()
+    alerts: Sequence[str] = ()
     verify_headers: Sequence[str] = dataclasses.field(default=(), repr=False)
 
 
@@ -153,7 +167,7 @@ def run(
     connections, in_flight = _flight(options, offered, workers, transport, hosts_of(cluster))
     retry_mode = _retry(options, scenario)
     plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
-    _check_batch(plan)
+    _check_batch(plan, transport)
     watches = [parse_watch(text) for text in options.watch]
     if options.embedded and options.endpoint is not None:
         raise UsageError(
@@ -165,6 +179,7 @@ def run(
         _target(options, otlp, seed) as (otlp, sink),
         _chaos(options, events, watches, sink) as disorder,
         _verifier(options, sink) as verifier,
+        _observer(options) as observer,
     ):
         if transport != "null" and sink is None and cluster is None:
             probe(otlp)
@@ -198,7 +213,7 @@ def run(
         if on_plan is not None:
             on_plan(plan, configuration)
         sample = _prepare(verifier, options, plan, cluster)
-        watch = _Watch(scenario, configuration, on_progress, on_checkpoint).update
+        watch = _Watch(scenario, configuration, on_progress, on_checkpoint, observer).update
         with _recording(options) as recording:
             sending = _Sending(
                 *(plan, settings, configuration, signals, target, watch, sample, control),
@@ -211,8 +226,9 @@ def run(
                 raise TargetUnreachable(otlp.hide(str(error))) from None
         record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
         asked = _ask(verifier, record, signals, options, sample)
+        seen = observer.end(record.started_at)
         counts = None if sink is None or disorder.killed_sink else sink.settled_counts()
-    results = results_of(record, configuration, counts, asked)
+    results = results_of(record, configuration, counts, asked, seen)
     results.faults = disorder.marks(lost_spans(record.ledger))
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, scenario)
@@ -243,8 +259,28 @@ def _check_verify(options: Options) -> None:
         raise UsageError(f"--read-back {options.read_back}: must be from 0 to {MOST_READ_BACK:,}")
     if _policy(options) is not None and not any(name == "collector" for name, _ in targets):
         raise UsageError("--sampling-policy: needs --verify collector, whose exports it is about")
-    if options.verify_headers and not options.verify:
-        raise UsageError("--verify-header: needs --verify")
+    if options.verify_headers and not (options.verify or options.scrapes or options.alerts):
+        raise UsageError("--verify-header: needs --verify, --scrape or --alerts")
+    check_metrics(options.scrape_metrics)
+    if options.scrape_metrics and not options.scrapes:
+        raise UsageError("--scrape-metric: needs --scrape")
+    Observer(options.scrapes, options.alerts)
+
+
+@contextmanager
+def _observer(options: Options) -> Iterator[Observer]:
+    """Looks at what is scraped, from now until the context is left."""
+    observer = Observer(
+        options.scrapes,
+        options.alerts,
+        options.scrape_metrics,
+        parse_headers(options.verify_headers),
+    )
+    observer.begin()
+    try:
+        yield observer
+    finally:
+        observer.stop()
 
 
 def _policy(options: Options) -> SamplingPolicy | None:
@@ -364,13 +400,16 @@ class _Watch:
         configuration: Configuration,
         on_progress: Callable[[Progress], None] | None,
         on_checkpoint: Callable[[Results], None] | None,
+        observer: Observer,
     ) -> None:
+        self._observer = observer
         self._scenario, self._configuration = scenario, configuration
         self._on_progress, self._on_checkpoint = on_progress, on_checkpoint
         self._written = time.monotonic()
 
     def update(self, progress: Progress) -> str | None:
         """Returns why the run is to end, or None."""
+        self._observer.tick()
         if self._on_progress is not None:
             self._on_progress(progress)
         due = time.monotonic() >= self._written + CHECKPOINT_S
@@ -514,9 +553,15 @@ def _target(
         return
     faults = [argument for fault in options.faults for argument in ("--fault", fault)]
     with EmbeddedSink(*faults, "--fault-seed", str(seed)) as sink:
-        url = sink.http_endpoint if otlp.protocol == "http" else sink.endpoint
-        endpoint = resolve_endpoint(url, {}, otlp.protocol)
+        endpoint = _embedded_endpoint(otlp, sink)
         yield dataclasses.replace(otlp, endpoint=endpoint, tls=None), sink
+
+
+def _embedded_endpoint(otlp: OtlpSettings, sink: EmbeddedSink) -> Endpoint:
+    if otlp.transport == "betrace":
+        return resolve_betrace(f"http://127.0.0.1:{sink.api_port}")
+    url = sink.http_endpoint if otlp.protocol == "http" else sink.endpoint
+    return resolve_endpoint(url, {}, otlp.protocol)
 
 
 @contextmanager
@@ -599,7 +644,7 @@ def _flight(
     """Connections and requests in flight over all workers."""
     _check_range("--in-flight", options.in_flight, 100_000)
     _check_range("--connections", options.connections, MAX_CONNECTIONS)
-    if transport == "http":
+    if transport in ("http", "betrace"):
         default = PACED_CONNECTIONS * hosts
         if scenario.peak_rate is None:
             default = CLOSED_CONNECTIONS * workers
@@ -630,8 +675,13 @@ def _check_range(option: str, value: int | None, most: int, where: str = "") -> 
         raise UsageError(f"{option} {value}: must be from 1 to {most:,}{where}")
 
 
-def _check_batch(plan: Plan) -> None:
+def _check_batch(plan: Plan, transport: str) -> None:
     size = plan.bytes_per_request
+    if transport == "betrace" and plan.spans_per_request > BETRACE_SPANS:
+        raise UsageError(
+            f"--batch {round(plan.spans_per_request)}: BeTrace takes at most {BETRACE_SPANS:,} "
+            "spans in a request"
+        )
     if size <= MAX_MESSAGE_BYTES:
         return
     fits = plan.spans_per_request * MAX_MESSAGE_BYTES / size

@@ -21,7 +21,7 @@ LAYERS = [
     {"verdict"},
     {"profile"},
     {"cluster"},
-    {"run", "doctor"},
+    {"run", "doctor", "send"},
     {"capacity"},
     {"report"},
     {"cli"},

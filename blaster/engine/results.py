@@ -12,6 +12,7 @@ import msgspec
 
 from blaster import __version__
 from blaster.backends.findings import FunnelStage, Sent, Verification
+from blaster.backends.scrape import Alerts, Scraped
 from blaster.backends.verify import Answers
 from blaster.chaos import ChaosMark
 from blaster.engine.ledger import (
@@ -358,8 +359,9 @@ class Results(msgspec.Struct):
     ``compression``: None without, and where grpcio compresses, which does not tell.
     ``backlog_spans``: due and not sent yet, at the worst of the series' points. ``partial``:
     written while the run went on. ``aborted``: the condition that ended it early. ``funnel``: how
-    far the spans came, and where they were lost; ``verification``: what each backend said.
-    ``faults``: what --chaos did. ``hosts``: those of a cluster; None without one.
+    far the spans came, and where they were lost; ``verification``: what each backend said;
+    ``scraped`` and ``alerts``: what other systems' metrics and alerts did meanwhile. ``faults``:
+    what --chaos did. ``hosts``: those of a cluster; None without one.
     """
 
     schema: int
@@ -401,6 +403,8 @@ class Results(msgspec.Struct):
     verification: list[Verification] = msgspec.field(default_factory=list)
     holds: list[Held] = msgspec.field(default_factory=list)
     faults: list[ChaosMark] = msgspec.field(default_factory=list)
+    scraped: list[Scraped] = msgspec.field(default_factory=list)
+    alerts: list[Alerts] = msgspec.field(default_factory=list)
 
 
 def host() -> Host:
@@ -414,9 +418,10 @@ def results_of(
     configuration: Configuration,
     sink: SinkCounts | None,
     asked: tuple[Sent, Answers] | None = None,
+    observed: tuple[list[Scraped], list[Alerts]] | None = None,
 ) -> Results:
     """The results of a closed run, or of one so far, without a verdict yet. ``asked``: what the
-    backends were told and what they answered."""
+    backends were told and what they answered; ``observed``: what was scraped, and the alerts."""
     ledger, scenario = run.ledger, run.plan.scenario
     sent, accepted = ledger.total(SENT_SPANS), ledger.total(ACCEPTED)
     before, after = ledger.total(COMPRESSED_FROM), ledger.total(COMPRESSED_TO)
@@ -486,6 +491,8 @@ def results_of(
         funnel=_funnel(run, asked),
         verification=asked[1].verifications if asked else [],
         holds=_holds(run),
+        scraped=observed[0] if observed else [],
+        alerts=observed[1] if observed else [],
     )
 
 

@@ -45,11 +45,7 @@ def summary(results: Results, console: Console) -> None:
     for rule, injected, detected in rows.violations(results):
         table.add_row(escape(rule), injected, detected)
     console.print(table)
-    if results.funnel:
-        table = _table("Funnel")
-        for row in rows.funnel(results):
-            table.add_row(*row)
-        console.print(table)
+    _backends(results, console)
     table = _table("Verdict")
     for check in results.verdict.checks:
         table.add_row(
@@ -65,6 +61,19 @@ def summary(results: Results, console: Console) -> None:
         console.print(f"  first {status}: {message}", markup=False)
     for note in results.notes:
         console.print(f"  {note}", markup=False, highlight=False)
+
+
+def _backends(results: Results, console: Console) -> None:
+    """Prints what other systems said, where any was asked."""
+    for title, body in (
+        ("Funnel", rows.funnel(results)),
+        ("Observed (before → after)", rows.observed(results)),
+    ):
+        table = _table(title)
+        for row in body:
+            table.add_row(*map(escape, row))
+        if body:
+            console.print(table)
 
 
 def _table(title: str) -> Table:

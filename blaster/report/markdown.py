@@ -31,6 +31,7 @@ def to_markdown(results: Results) -> str:
             *table(("Rule", "Injected", "Detected"), rows.violations(results)),
             "",
             *_funnel(results),
+            *_observed(results),
             "## Conclusion",
             "",
             f"**{'Passed' if verdict.passed else 'Failed'}.** "
@@ -44,6 +45,13 @@ def to_markdown(results: Results) -> str:
             "",
         ]
     )
+
+
+def _observed(results: Results) -> list[str]:
+    """What was scraped, where anything was."""
+    body = rows.observed(results)
+    head = ("Metric", "Before → after", "Where")
+    return ["## Observed", "", *table(head, body), ""] if body else []
 
 
 def _funnel(results: Results) -> list[str]:

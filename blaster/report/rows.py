@@ -146,6 +146,25 @@ def funnel(results: Results) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def observed(results: Results) -> list[tuple[str, str, str]]:
+    """What grew or changed of the metrics that were scraped, and the alerts that fired."""
+    found = [
+        (name, f"{page.before.get(name, 0.0):,.6g} → {value:,.6g}", page.url)
+        for page in results.scraped
+        for name, value in page.after.items()
+        if page.growth[name]
+    ]
+    return found + [
+        (
+            f"alert {alert.name}",
+            alert.severity or NONE,
+            "before the run, too" if alert.before else "",
+        )
+        for page in results.alerts
+        for alert in page.alerts
+    ]
+
+
 def mark(check: Check) -> str:
     """passed, FAILED or not measured."""
     return {True: "passed", False: "FAILED", None: "not measured"}[check.passed]

@@ -10,7 +10,7 @@ from blaster.transport.endpoint import Protocol
 from blaster.transport.tls import Tls
 from blaster.units import quoted
 
-NAMES = ("auto", "wire", "grpc", "http", "null")
+NAMES = ("auto", "wire", "grpc", "http", "betrace", "null")
 
 
 def wire_is_built() -> bool:
@@ -32,7 +32,7 @@ def check(name: str) -> str:
 
 def protocol(name: str) -> Protocol:
     """What the peer of this transport must speak."""
-    return "http" if name == "http" else "grpc"
+    return "http" if name in ("http", "betrace") else "grpc"
 
 
 def choose(name: str, spoken: Protocol = "grpc", tls: Tls | None = None) -> str:

@@ -18,6 +18,7 @@ from blaster.units import quoted
 TRACES_VARIABLE, VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 GRPC_PORT = 4317
 TRACES_PATH = "/v1/traces"
+BETRACE, BETRACE_PATH = "http://localhost:12011", "/v1/spans"
 
 Protocol = Literal["grpc", "http"]
 
@@ -70,6 +71,14 @@ def resolve(
     if protocol == "grpc":
         return endpoint
     return _with_path(endpoint, endpoint.path.rstrip("/") + TRACES_PATH)
+
+
+def resolve_betrace(option: str | None, *, insecure: bool = False) -> Endpoint:
+    """Where BeTrace's own ingest is: --endpoint, to which /v1/spans is added where it has no path,
+    else http://localhost:12011. OTLP's variables do not speak of it."""
+    source, url = ("the default endpoint", BETRACE) if option is None else ("--endpoint", option)
+    endpoint = _parse(source, url, "http", insecure)
+    return endpoint if endpoint.path != "/" else _with_path(endpoint, BETRACE_PATH)
 
 
 def _with_path(endpoint: Endpoint, path: str) -> Endpoint:

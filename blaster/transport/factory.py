@@ -64,6 +64,18 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 sent=sent,
                 stop=stop,
             )
+        if otlp.transport == "betrace":
+            from blaster.transport.betrace import BetraceTransport
+
+            return BetraceTransport(
+                endpoint=otlp.endpoint,
+                tls=otlp.tls,
+                connections=settings.connections,
+                timeout_s=otlp.timeout_s,
+                headers=otlp.headers,
+                sent=sent,
+                stop=stop,
+            )
         from blaster.transport.grpc import GrpcTransport
 
         return GrpcTransport(

@@ -36,7 +36,7 @@ _FINE_NS = 3_000_000
 _CONNECT_NS = 5_000_000_000
 _BACKOFF_MIN_NS, _BACKOFF_MAX_NS = 50_000_000, 2_000_000_000
 
-_EMPTY = {"protobuf": b"", "json": b"{}"}
+_EMPTY = {"protobuf": b"", "json": b"{}", "betrace": b'{"spans":[]}'}
 _NOT_ITS_STATUS = (400, 408, 413, 429)
 """4xx that an OTLP receiver may answer an empty request with; the others say that it is none, or
 that it will take nothing from us."""
@@ -66,9 +66,9 @@ class _Request:
 class HttpTransport:
     """Posts to ``endpoint`` over ``connections`` connections, encrypted where there is ``tls``.
 
-    ``encoding``: protobuf or json, which the batches must be in; ``compression``: what they are
-    compressed with, the Content-Encoding. ``timeout_s`` is each request's deadline; ``headers`` go
-    with every request.
+    ``encoding``: protobuf, json or betrace (its own JSON), which the batches must be in;
+    ``compression``: what they are compressed with, the Content-Encoding. ``timeout_s`` is each
+    request's deadline; ``headers`` go with every request.
     """
 
     framing: Literal["bytes", "buffer"] = "buffer"

@@ -15,7 +15,11 @@ from blaster.payload.wire_format import LENGTH_DELIMITED, VARINT, fields, read_v
 from blaster.transport.base import Status
 from blaster.transport.http_response import Response
 
-CONTENT_TYPES = {"protobuf": b"application/x-protobuf", "json": b"application/json"}
+CONTENT_TYPES = {
+    "protobuf": b"application/x-protobuf",
+    "json": b"application/json",
+    "betrace": b"application/json",
+}
 
 MAX_DELAY_S = 10**9
 
@@ -42,6 +46,12 @@ class _JsonResponse(msgspec.Struct):
     partialSuccess: _PartialSuccess | None = None
 
 
+class _BetraceResponse(msgspec.Struct):
+    accepted: int | str
+    rejected: int | str = 0
+    errors: list[str] = []
+
+
 class _JsonStatus(msgspec.Struct):
     message: str = ""
 
@@ -62,7 +72,9 @@ def read_answer(response: Response, spans: int, encoding: str) -> Answer:
     if b"content-encoding" in response.fields or kind not in CONTENT_TYPES.values():
         return _invalid(f"the answer is {kind.decode('latin-1')[:80]}, encoded or not OTLP's")
     try:
-        if kind == CONTENT_TYPES["json"]:
+        if encoding == "betrace":
+            rejected, message = _betrace_rejected(response.body, spans)
+        elif kind == CONTENT_TYPES["json"]:
             rejected, message = _json_partial_success(response.body)
         else:
             rejected, message = _partial_success(response.body)
@@ -116,6 +128,17 @@ def _json_partial_success(body: bytes) -> tuple[int, str]:
     if partial is None:
         return 0, ""
     return int(partial.rejectedSpans), partial.errorMessage
+
+
+def _betrace_rejected(body: bytes, spans: int) -> tuple[int, str]:
+    """What BeTrace's own ingest says: {accepted, rejected, errors}, which must add up."""
+    try:
+        said = msgspec.json.decode(body, type=_BetraceResponse)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if int(said.accepted) + int(said.rejected) != spans:
+        raise ValueError("what was accepted and what was rejected are not what was sent")
+    return int(said.rejected), "; ".join(said.errors[:3])
 
 
 def _error_message(response: Response, encoding: str) -> str:

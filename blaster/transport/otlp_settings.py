@@ -75,7 +75,12 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
     environ, name = options.environ, options.transport
     protocol, encoding = _spoken(options)
     insecure = options.insecure or _flag(environ, "INSECURE")
-    where = endpoint.resolve(options.endpoint, environ, protocol, insecure=insecure)
+    if name == "betrace":
+        if options.compression not in (None, "none"):
+            raise UsageError("--compression: --transport betrace sends JSON uncompressed")
+        where = endpoint.resolve_betrace(options.endpoint, insecure=insecure)
+    else:
+        where = endpoint.resolve(options.endpoint, environ, protocol, insecure=insecure)
     _check_scheme(options, where)
     tls = _tls(options) if where.tls else None
     transport = choice.choose(name, protocol, tls)
@@ -83,8 +88,8 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
         transport=transport,
         endpoint=where,
         tls=tls,
-        encoding=encoding,
-        compression=_compression(options, transport),
+        encoding="json" if name == "betrace" else encoding,
+        compression="none" if name == "betrace" else _compression(options, transport),
         timeout_s=_timeout_s(options),
         headers=headers.resolve(options.headers, environ),
     )

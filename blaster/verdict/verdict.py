@@ -80,6 +80,12 @@ def _verified(results: Results) -> list[Check]:
             Check(f"{asked.backend} answers", "as it should", problem, False)
             for problem in asked.problems
         ]
+    for name, pages in (("scrape", results.scraped), ("alerts", results.alerts)):
+        checks += [
+            Check(f"{name} answers", "as it should", problem, False)
+            for page in pages
+            for problem in page.problems
+        ]
     return checks
 
 

@@ -1,0 +1,270 @@
+"""--scrape and --alerts: any Prometheus endpoint before, during and after a run, and what fired.
+
+What is chosen is summed over labels. The series is read by a thread of its own, begun once the
+workers have been forked, so that a slow page delays nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from blaster.backends.client import AskFailed, Base, Client, parse_base
+from blaster.backends.metrics import Page, read
+from blaster.errors import UsageError
+from blaster.units import quoted
+
+DEFAULT_METRICS = (
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "go_goroutines",
+    "otelcol_process_*",
+    "otelcol_*_spans*",
+    "otelcol_exporter_queue_*",
+    "tempo_*_spans*",
+    "betrace_*",
+)
+"""What is chosen unless the user says."""
+
+PERIOD_S = 1.0
+MOST_POINTS = 3600
+MOST_METRICS = 500
+MOST_SAID = 5
+
+PROMETHEUS_PORT = 9090
+
+
+class ScrapePoint(msgspec.Struct):
+    """What the chosen metrics were ``t`` seconds after the run's start."""
+
+    t: float
+    values: dict[str, float]
+
+
+class Scraped(msgspec.Struct):
+    """One endpoint's chosen metrics: before the run, after it, by how much they grew, and a series
+    of at most some thousands of points. ``problems`` fail the run: it was asked for."""
+
+    url: str
+    before: dict[str, float]
+    after: dict[str, float]
+    growth: dict[str, float]
+    series: list[ScrapePoint]
+    problems: list[str]
+
+
+class Alert(msgspec.Struct):
+    """An alert that fired during the run. ``before``: it did so already when the run began."""
+
+    name: str
+    severity: str
+    since: str
+    before: bool
+
+
+class Alerts(msgspec.Struct):
+    """What a Prometheus says of its alerts: ``fired`` counts those that came during the run."""
+
+    url: str
+    fired: int
+    alerts: list[Alert]
+    problems: list[str]
+
+
+class Observer:
+    """Looks at the endpoints before, during and after a run. Raises UsageError for what is no URL.
+
+    ``begin`` before the workers are forked, ``tick`` once they are (as often as one likes), ``end``
+    when they are through.
+    """
+
+    def __init__(
+        self,
+        scrapes: Sequence[str],
+        alerts: Sequence[str],
+        metrics: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        pages = [_split(parse_base("--scrape", url, 80)) for url in scrapes]
+        self._pages = [
+            _Watched(Client(base, headers or {}), path, metrics or DEFAULT_METRICS)
+            for base, path in pages
+        ]
+        self._alerts = [
+            _Alerts(Client(parse_base("--alerts", url, PROMETHEUS_PORT), headers or {}))
+            for url in alerts
+        ]
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """The first look. What is missing now is a problem, and keeps no run from going."""
+        for page in self._pages:
+            page.begin()
+        for alerts in self._alerts:
+            alerts.begin()
+
+    def tick(self) -> None:
+        """Sees to it that the series is taken from now on."""
+        if self._thread is None and (self._pages or self._alerts):
+            self._thread = threading.Thread(target=self._follow, name="scrape", daemon=True)
+            self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(PERIOD_S):
+            for page in self._pages:
+                page.look()
+            for alerts in self._alerts:
+                alerts.look()
+
+    def end(self, started_s: float) -> tuple[list[Scraped], list[Alerts]]:
+        """The last look, and all that was seen; ``started_s``: when the run began, since 1970."""
+        self.stop()
+        scraped = [page.end(started_s) for page in self._pages]
+        return scraped, [alerts.end() for alerts in self._alerts]
+
+    def stop(self) -> None:
+        """Ends the thread. Once or more."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+class _Watched:
+    """One page of metrics."""
+
+    def __init__(self, client: Client, path: str, wanted: Sequence[str]) -> None:
+        self._client, self._path, self._wanted = client, path, wanted
+        self._before: dict[str, float] = {}
+        self._series: list[tuple[float, dict[str, float]]] = []
+        self._every = self._looks = 1
+        self._problems: list[str] = []
+
+    def _read(self) -> dict[str, float] | None:
+        try:
+            return chosen(read(self._client, self._path), self._wanted)
+        except AskFailed as error:
+            if str(error) not in self._problems and len(self._problems) < MOST_SAID:
+                self._problems.append(str(error))
+            return None
+
+    def begin(self) -> None:
+        self._before = self._read() or {}
+
+    def look(self) -> None:
+        self._looks += 1
+        if self._looks % self._every:
+            return
+        values = self._read()
+        if values is not None:
+            self._series.append((time.time(), values))
+        if len(self._series) > MOST_POINTS:
+            self._series = self._series[1::2]
+            self._every *= 2
+
+    def end(self, started_s: float) -> Scraped:
+        after = self._read() or {}
+        if not self._problems and not after:
+            self._problems.append(f"none of the metrics wanted is there: {', '.join(self._wanted)}")
+        growth = {name: value - self._before.get(name, 0.0) for name, value in after.items()}
+        return Scraped(
+            url=self._client.base.url + self._path,
+            before=self._before,
+            after=after,
+            growth=growth,
+            series=[ScrapePoint(round(at - started_s, 3), values) for at, values in self._series],
+            problems=self._problems,
+        )
+
+
+class _Alerts:
+    """The alerts of one Prometheus."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._before: set[str] = set()
+        self._seen: dict[str, Alert] = {}
+        self._problems: list[str] = []
+
+    def begin(self) -> None:
+        self._before = set(self._look())
+
+    def look(self) -> None:
+        for key, alert in self._look().items():
+            alert.before = key in self._before
+            self._seen.setdefault(key, alert)
+
+    def _look(self) -> dict[str, Alert]:
+        """Those that fire now, by their labels."""
+        try:
+            answer = self._client.get_json("/api/v1/alerts")
+            return firing(answer)
+        except AskFailed as error:
+            problem = str(error)
+        except ValueError as error:
+            problem = f"GET {self._client.base.url}/api/v1/alerts: {error}"
+        if problem not in self._problems and len(self._problems) < MOST_SAID:
+            self._problems.append(problem)
+        return {}
+
+    def end(self) -> Alerts:
+        self.look()
+        alerts = list(self._seen.values())
+        fired = sum(not alert.before for alert in alerts)
+        return Alerts(self._client.base.url, fired, alerts, self._problems)
+
+
+def firing(answer: Any) -> dict[str, Alert]:
+    """The alerts that fire, in an answer of Prometheus' /api/v1/alerts. ValueError for another."""
+    data = answer.get("data") if isinstance(answer, dict) else None
+    listed = data.get("alerts") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise ValueError("no list of alerts")
+    found = {}
+    for item in listed:
+        if not isinstance(item, dict) or item.get("state") != "firing":
+            continue
+        given = item.get("labels")
+        labels = given if isinstance(given, dict) else {}
+        key = repr(sorted((str(k), str(v)) for k, v in labels.items()))
+        found[key] = Alert(
+            name=str(labels.get("alertname", "?"))[:200],
+            severity=str(labels.get("severity", ""))[:40],
+            since=str(item.get("activeAt", ""))[:40],
+            before=False,
+        )
+    return found
+
+
+def chosen(page: Page, wanted: Sequence[str]) -> dict[str, float]:
+    """The sums over their labels of the metrics whose names match; buckets are none."""
+    names = [
+        name
+        for name in page.samples
+        if not name.endswith("_bucket") and any(fnmatch.fnmatchcase(name, w) for w in wanted)
+    ]
+    return {name: sum(page.samples[name].values()) for name in sorted(names)[:MOST_METRICS]}
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """UsageError for what can be no metric's name, with * and ? for any."""
+    for name in names:
+        if not 0 < len(name) <= 200 or not all(
+            c.isascii() and (c.isalnum() or c in "_:*?") for c in name
+        ):
+            raise UsageError(
+                f"--scrape-metric {quoted(name)}: must be a metric's name, * and ? stand for any"
+            )
+
+
+def _split(base: Base) -> tuple[Base, str]:
+    """The base without its path, which is the page's; /metrics where the URL has none."""
+    path = base.path or "/metrics"
+    url = base.url.removesuffix(base.path) if base.path else base.url
+    return Base(url, base.host, base.port, "", base.tls), path

@@ -1,0 +1,26 @@
+"""One span that was sent, as ``blaster send`` shows it: plain lines, for eyes and for grep."""
+
+from __future__ import annotations
+
+from blaster.send import SentSpan
+
+
+def show_sent(sent: SentSpan) -> None:
+    """Prints its IDs and what became of its request."""
+    print(f"trace {sent.trace_id.hex()}")
+    print(f"span  {sent.span_id.hex()}")
+    why = f": {sent.message}" if sent.message else ""
+    print(f"sent to {sent.endpoint}: {sent.status}{why}", flush=True)
+
+
+def show_answers(sent: SentSpan) -> None:
+    """Prints what each backend said."""
+    if sent.answers is None:
+        return
+    for stage in sent.answers.stages:
+        seen = "not known" if stage.spans is None else f"{stage.spans:,} {stage.unit}"
+        why = f" ({stage.reason})" if stage.reason else ""
+        print(f"{stage.stage}: {seen}{why}")
+    for asked in sent.answers.verifications:
+        for line in (*asked.problems, *asked.said()):
+            print(f"  {line}")
