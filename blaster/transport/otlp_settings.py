@@ -88,7 +88,8 @@ def resolve(options: OtlpOptions) -> OtlpSettings:
         transport=transport,
         endpoint=where,
         tls=tls,
-        encoding="json" if name == "betrace" else encoding,
+        # As what is stamped; the transport makes its JSON of it.
+        encoding="protobuf" if name == "betrace" else encoding,
         compression="none" if name == "betrace" else _compression(options, transport),
         timeout_s=_timeout_s(options),
         headers=headers.resolve(options.headers, environ),
