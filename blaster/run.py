@@ -157,8 +157,7 @@ def run(
     if cluster is not None:
         otlp = _check_cluster(options, otlp, cluster)
     transport = otlp.transport
-    if transport == "null" and options.embedded:
-        raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
+    _check_embedded(options, transport)
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
     captured = capture.read(options.template) if options.template is not None else None
     mix = mix_of(scenario, seed, captured.shapes if captured else (), otlp.encoding)
@@ -169,11 +168,6 @@ def run(
     plan = Plan.of(offered, seed=seed, workers=workers, mix=mix)
     _check_batch(plan, transport)
     watches = [parse_watch(text) for text in options.watch]
-    if options.embedded and options.endpoint is not None:
-        raise UsageError(
-            f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
-            "which is the target itself"
-        )
     events = _events(options, scenario, cluster, otlp.protocol)
     with (
         _target(options, otlp, seed) as (otlp, sink),
@@ -226,8 +220,8 @@ def run(
                 raise TargetUnreachable(otlp.hide(str(error))) from None
         record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
         asked = _ask(verifier, record, signals, options, sample)
-        seen = observer.end(record.started_at)
         counts = None if sink is None or disorder.killed_sink else sink.settled_counts()
+        seen = observer.end(record.started_at)
     results = results_of(record, configuration, counts, asked, seen)
     results.faults = disorder.marks(lost_spans(record.ledger))
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
@@ -236,6 +230,17 @@ def run(
     if on_latencies is not None:
         on_latencies(_latencies(record))
     return results
+
+
+def _check_embedded(options: Options, transport: str) -> None:
+    """Refuses what --embedded cannot be used with."""
+    if transport == "null" and options.embedded:
+        raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
+    if options.embedded and options.endpoint is not None:
+        raise UsageError(
+            f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
+            "which is the target itself"
+        )
 
 
 def _notes(results: Results, captured: Capture | None, recording: Recording | None) -> list[str]:
