@@ -100,6 +100,7 @@ static struct grpc_answer take(struct receiver *receiver, const uint8_t *message
             return (struct grpc_answer){GRPC_OK, NULL, 0, draw, 0};
         case FAULT_FREEZE:
             receiver_freeze(receiver, draw->fault.low);
+            draw->delay += draw->fault.low; /* this very answer, too */
             break;
         default:
             break;

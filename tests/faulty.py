@@ -51,6 +51,11 @@ def request(number: int) -> bytes:
     return message.SerializeToString()
 
 
+def raised() -> tuple[Any, Any]:
+    """The arrays that a transport raises, and the stop word."""
+    return np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+
+
 @dataclass
 class Books:
     """What a run booked, in spans, and its requests by status."""
@@ -111,9 +116,9 @@ class FaultySink:
 
         ``port``: another on the way to the sink."""
         before = self.settled()
-        sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+        sent, stop = raised()
         url = self.endpoint(name) if port is None else f"http://127.0.0.1:{port}"
-        transport = self._connected(name, url, timeout_s, sent, stop)
+        transport = self.connected(name, url, timeout_s, sent, stop)
         sent[:] = 0  # the first look is none of the load
         try:
             begin = time.monotonic_ns()
@@ -134,7 +139,8 @@ class FaultySink:
         assert (after.duplicates, after.invalid, after.malformed) == (0, 0, 0)
         return books
 
-    def _connected(self, name: str, url: str, timeout_s: float, sent: Any, stop: Any) -> Transport:
+    @staticmethod
+    def connected(name: str, url: str, timeout_s: float, sent: Any, stop: Any) -> Transport:
         options = OtlpOptions(endpoint=url, transport=name, timeout=f"{timeout_s}s", environ={})
         make = factory.factory(factory.Settings(resolve(options), connections=2, in_flight=8))
         for patience in range(20):

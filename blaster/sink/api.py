@@ -3,6 +3,7 @@ BeTrace's API offers."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -28,6 +29,9 @@ CONNECTIONS = 64
 """At most so many at a time; more are closed at once."""
 TIMEOUT_S = 10.0
 """How long a client may take to send a request, and an idle connection stays open."""
+
+TURN_S = 30.0
+"""How long a connection may take for one request, its idle time before and the answer included."""
 
 MOST_FREEZE_S = 600.0
 
@@ -151,8 +155,25 @@ class _Server(ThreadingHTTPServer):
         self.betrace = betrace
         self.freeze = freeze
         self.faults = faults
+        self._turns: dict[socket.socket, float] = {}
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         super().__init__((host, port), _Handler)
+
+    def begin(self, connection: socket.socket) -> None:
+        """Waits for a request from now on: see TURN_S."""
+        self._turns[connection] = time.monotonic()
+
+    def end(self, connection: socket.socket) -> None:
+        """The request was answered, or the connection ended."""
+        self._turns.pop(connection, None)
+
+    def service_actions(self) -> None:
+        """Ends the connections that keep a thread for too long, a byte now and then."""
+        until = time.monotonic() - TURN_S
+        for connection, begun in list(self._turns.items()):
+            if begun < until:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         # Past HTTPServer's, which looks its own name up in the DNS.
@@ -180,6 +201,13 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = TIMEOUT_S
     server: _Server
+
+    def handle_one_request(self) -> None:
+        self.server.begin(self.connection)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.end(self.connection)
 
     def do_GET(self) -> None:
         if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
