@@ -2,6 +2,7 @@
 #include "wire_client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -58,6 +59,7 @@ struct wire_client {
     struct wire_stream *waiting, **waiting_tail; /* those that have no connection yet */
     int64_t in_flight, now;
     int64_t behind_until; /* what the client was behind its schedule is counted up to here */
+    int schedstat;        /* tells how long this thread waited for a CPU; -1: nobody does */
 
     struct wire_outcome *outcomes;
     size_t outcome_count, outcome_room;
@@ -586,17 +588,34 @@ static void tick(struct wire_client *client) {
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* How long this thread has waited for a CPU altogether (proc(5), schedstat: the second number). */
+static int64_t run_delay(const struct wire_client *client) {
+    char text[96];
+    const ssize_t length = pread(client->schedstat, text, sizeof text - 1, 0);
+    text[max64(length, 0)] = 0;
+    const char *second = strchr(text, ' ');
+    return second != NULL ? strtoll(second, NULL, 10) : 0;
+}
+
 /* Adds the time from `since` until now in which a request was overdue that was due at `due`. */
 static void count_blocked(struct wire_client *client, enum wire_blocked what, int64_t due,
                           int64_t since) {
     const int64_t length = client->now - max64(due, since);
-    if (length > 0)
+    if (length > 0 && client->schedstat >= 0)
         __atomic_store_n(&client->blocked[what], client->blocked[what] + length, __ATOMIC_RELAXED);
 }
 
 /* What is sent again was due long ago, and is not behind any schedule. */
 static int64_t due_of(const struct wire_batches *batches, int64_t i) {
     return batches->again ? INT64_MAX : batches->scheduled[i];
+}
+
+/* Sleeps while a request cannot be offered that was due at `due`, and counts that. */
+static void sleep_blocked(struct wire_client *client, enum wire_blocked why, int64_t due,
+                          int64_t wake) {
+    const int64_t slept = client->now, delay = run_delay(client);
+    sleep_and_read(client, wake);
+    count_blocked(client, why, due, slept + run_delay(client) - delay);
 }
 
 static void count_behind(struct wire_client *client, int64_t due) {
@@ -618,6 +637,7 @@ struct wire_client *wire_client_new(const struct wire_client_options *options, c
     client->compressed = options->compressed;
     client->sent = options->sent;
     client->blocked = options->blocked;
+    client->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     client->stop = options->stop;
     client->owner = (struct wire_owner){on_ended, on_goaway, client};
     client->waiting_tail = &client->waiting;
@@ -684,6 +704,8 @@ void wire_client_free(struct wire_client *client) {
     for (size_t i = 0; client->streams != NULL && i < client->capacity; i++)
         if (client->streams[i].body != client->streams[i].small)
             free(client->streams[i].body);
+    if (client->schedstat >= 0)
+        close(client->schedstat);
     free(client->addresses);
     free(client->fields);
     free(client->links);
@@ -814,11 +836,11 @@ int64_t wire_client_send(struct wire_client *client, const struct wire_batches *
             wake = min64(wake, batches->scheduled[next]);
         else if (client->free != NULL && client->waiting == NULL && choose(client) != NULL)
             wake = client->now; /* the burst was full and has been written */
-        const int64_t slept = client->now;
-        const enum wire_blocked why = client->free == NULL ? WIRE_CAPPED : WIRE_HELD;
-        sleep_and_read(client, wake);
-        if (full)
-            count_blocked(client, why, due_of(batches, next), slept);
+        if (full && wake > client->now)
+            sleep_blocked(client, client->free == NULL ? WIRE_CAPPED : WIRE_HELD,
+                          due_of(batches, next), wake);
+        else
+            sleep_and_read(client, wake);
     }
     return next;
 }
@@ -834,9 +856,7 @@ void wire_client_wait_chunk(struct wire_client *client, const struct wire_chunk 
                 return;
         if (client->now >= until || stopped(client))
             return;
-        const int64_t slept = client->now;
-        sleep_and_read(client, next_event(client, until));
-        count_blocked(client, WIRE_HELD, due, slept);
+        sleep_blocked(client, WIRE_HELD, due, next_event(client, until));
     }
 }
 

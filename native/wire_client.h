@@ -22,7 +22,8 @@
 
 /* How long a request was due and not offered: in all; of that, while the client slept because the
  * peer's windows, its limit of streams or a full socket let nothing through; and because as many
- * were in flight as may be. The rest of the first is the client's own doing. */
+ * were in flight as may be. The rest of the first is the client's own doing, and so is what it
+ * overslept because others had its CPU. All stay 0 where the system does not tell that. */
 enum wire_blocked { WIRE_BEHIND, WIRE_HELD, WIRE_CAPPED, WIRE_BLOCKED_COUNT };
 
 struct wire_client_options {

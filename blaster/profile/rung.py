@@ -117,7 +117,7 @@ def _chunk(batch: int) -> tuple[Callable[[], object], Callable[[], object], int,
     """Making the columns of a chunk, stamping it, its spans and its bytes."""
     plan = plan_of(batch, 1.0)
     source, kernel = plan.column_source(), plan.template.compile()
-    requests = max(1, worker.CHUNK_SPANS // batch)
+    requests = max(1, worker.CHUNK_SPANS["buffer"] // batch)
     k = np.arange(requests, dtype=np.int64)
     held = plan.shard(0).of(k)
     ended = np.full(requests, time.time_ns())

@@ -115,8 +115,8 @@ RAISED = RETRIED_STATUSES.stop
 again, the spans among them that may have been received before, and the requests sent again by the
 Status of the try before. Where the transport can tell, nanoseconds: how long a request was due and
 not offered, and of that how long it slept because the peer's flow control or a full socket held it
-back, and because as many requests were in flight as may be; 0 where it can't. Last, bytes before
-and after compression, and its CPU time."""
+back, and because as many requests were in flight as may be, less what it overslept because others
+had its CPU; 0 where it can't. Last, bytes before and after compression, and its CPU time."""
 
 
 @dataclass(slots=True)

@@ -131,26 +131,25 @@ def held_back(results: Results) -> str | None:
     """The sentence that says that sends were late because the target took no more; None where that
     is not known.
 
-    A transport that can tell has measured how long a request was due and could not be written. Who
-    sleeps wakes up late when others have its CPU: the time that the workers waited for one counts
-    against them, all of it. Where that was not measured, workers that slept and wanted no CPU were
-    held back by the peer's flow control, which happens with fewer requests in flight than allowed.
+    A transport that can tell has measured how long a request was due and could not be written,
+    less what it overslept because others had its CPU. Where that was not measured, workers that
+    slept and wanted no CPU were held back by the peer's flow control, which happens with fewer
+    requests in flight than allowed.
     """
     ours = results.generator
     ran, waited = ours.worker_cpu_percent.avg, ours.run_queue_percent.avg
-    if ran is None or waited is None or (results.lateness_ms.p99 or 0.0) <= LATE_MS:
-        return None
     if not ours.behind_percent:
-        if ran + waited >= IDLE_PERCENT:
+        late = (results.lateness_ms.p99 or 0.0) > LATE_MS
+        if not late or ran is None or waited is None or ran + waited >= IDLE_PERCENT:
             return None
         return "the workers slept and wanted no CPU: the target did not take what was sent"
     held, capped = ours.held_back_percent, ours.capped_percent
-    if held + capped - waited <= HELD_SHARE * ours.behind_percent:
+    if held + capped <= HELD_SHARE * ours.behind_percent:
         return None
     return (
         f"the load was behind for {ours.behind_percent:.0f} % of the time: for {held:.0f} % the "
         f"target's flow control or a full socket held it back, for {capped:.0f} % all requests in "
-        f"flight awaited answers, for {waited:.0f} % the workers waited for a CPU"
+        "flight awaited answers"
     )
 
 
