@@ -66,8 +66,8 @@ def repeated(name: str, binary: str, apart: bool, short: bool) -> None:
                 pin = ["taskset", "-apc", str(cpus[-1]), str(target.pid)]
                 subprocess.run(pin, stdout=subprocess.DEVNULL, check=True)
             options = ["--endpoint", target.endpoint, "--watch", str(target.pid)]
-            options += ["--batch", "200", "--min-rate", "20k", "--precision", "0.03"]
-            options += ["--trial-duration", "1s"]
+            options += ["--batch", "200", "--min-rate", "20k", "--precision", "0.05"]
+            options += ["--trial-duration", "1s", "--repeats", "5"]
             found.append(search(*options, short=short, cpus=ours))
         print({key: found[-1][key] for key in ("pdr", "limited_by", "reason")}, file=sys.stderr)
     rates = [one["pdr"] for one in found if one["pdr"]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cli
 import msgspec
+import peers
 import psutil
 import pytest
 
@@ -140,6 +141,29 @@ def test_starved_target(tmp_path: Path) -> None:
     read = cli.results(out)
     assert read["verdict"]["limited_by"] == "target", read["verdict"]
     assert "32 requests in flight" in read["verdict"]["reason"]
+
+
+def test_a_collector_that_holds_back(tmp_path: Path, collector_binary: Path) -> None:
+    """A Collector that takes less than is offered is the limit: its windows and its full socket
+    hold the load back, with fewer requests in flight than may be."""
+    ours, theirs = two_cpus()
+    out = tmp_path / "r.json"
+    command = ["run", "--rate", "3M", "--duration", "2s", "--workers", "1", "--batch", "200"]
+    with peers.collector(collector_binary) as target:
+        for thread in psutil.Process(target.pid).threads():
+            os.sched_setaffinity(thread.id, {theirs})
+        command += ["--endpoint", target.endpoint, "--in-flight", "4096", "--transport", "wire"]
+        subprocess.run(
+            ["taskset", "-c", str(ours), *cli.COMMAND, *command, "--quiet", "--json", str(out)],
+            env=cli.environment(),
+            timeout=60,
+            check=False,
+        )
+    read = cli.results(out)
+    assert read["spans"]["not_offered"] > 0
+    assert read["generator"]["held_back_percent"] > 50, read["generator"]
+    assert read["verdict"]["limited_by"] == "target", read["verdict"]
+    assert "held it back" in read["verdict"]["reason"]
 
 
 def test_a_queue_that_grows(tmp_path: Path) -> None:
