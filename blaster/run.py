@@ -203,6 +203,7 @@ def run(
             burst=scenario.burst,
             warmup=str(scenario.warmup),
             retry=retry_mode,
+            faults=list(options.faults),
         )
         if on_plan is not None:
             on_plan(plan, configuration)

@@ -74,6 +74,15 @@ def _built(what: str, folder: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def chromium_binaries() -> tuple[str, str]:
+    """Chromium and its driver; for `browser.opened`."""
+    found = shutil.which("chromium"), shutil.which("chromedriver")
+    if found[0] is None or found[1] is None:
+        _cannot("Debian's packages chromium and chromium-driver are not installed")
+    return found[0], found[1]
+
+
+@pytest.fixture(scope="session")
 def rotel_binary() -> Path:
     """The program within the rotel package; for `peers.rotel`."""
     spec = importlib.util.find_spec("rotel")

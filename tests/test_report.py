@@ -25,6 +25,8 @@ from blaster.measure.histogram import Histogram
 from blaster.report import html
 from blaster.report.document import of, read
 
+pytestmark = pytest.mark.xdist_group("report")  # one browser, and one run to look at
+
 RUN_CHARTS = {"rates", "latency", "percentiles", "heat", "cpu", "memory", "flight"}
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
 
@@ -178,8 +180,12 @@ def test_texts_of_results_are_never_markup(
     """A results.json full of script tags is shown, and nothing of it runs."""
     hostile = _everywhere(results)
     hostile["messages"] = {HOSTILE: HOSTILE}
-    hostile["faults"] = [{"name": HOSTILE, "start_s": 0.5, "end_s": 1.0}]
-    hostile["funnel"] = [{"name": HOSTILE, "spans": 5}]
+    hostile["configuration"]["faults"] = [f"{HOSTILE},from=1s,for=1s", f"status{HOSTILE},at=500ms"]
+    hostile["faults"] = [
+        {"t": 0.5, "action": HOSTILE, "what": HOSTILE, "spans_lost": 0}
+        | {"duration_s": 0.5, "recovery_s": None}
+    ]
+    hostile["funnel"] = [{"stage": HOSTILE, "spans": 5, "lost": 2, "reason": HOSTILE}]
     hostile["requests"]["by_status"] = {HOSTILE: 3}
     chromium.open(written(hostile, tmp_path))
     assert set(chromium.run(browser.CANVASES)) == RUN_CHARTS | {"funnel"}
@@ -372,6 +378,8 @@ def test_control_characters_never_reach_the_terminal(made: Path, results: dict[s
     """What a file says cannot move the cursor, nor be taken for rich's markup."""
     changed = {**results, "messages": {"\x1b[2J": "\x1b]0;title\x07[red]x[/nonsense]"}}
     changed["scenario"] = "[bold]\x1b[31m"
+    changed["funnel"] = [{"stage": "[/x]", "spans": 5, "reason": "[/y]"}]
+    changed["configuration"] = {**results["configuration"], "stages": ["[/z]"], "faults": ["[/f]"]}
     (made / "evil.json").write_text(json.dumps(changed))
     ran = cli.blaster("report", str(made / "evil.json"))
     assert ran.returncode == 0 and "\x1b" not in ran.stdout and "[bold]" in ran.stdout

@@ -92,6 +92,7 @@ class Configuration(msgspec.Struct):
     tls: bool = False
     insecure_skip_verify: bool = False
     retry: str = "off"
+    faults: list[str] = []
 
 
 class Spans(msgspec.Struct):

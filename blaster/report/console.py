@@ -39,7 +39,7 @@ def summary(results: Results, console: Console) -> None:
     if results.hosts is not None:
         table = _table("Hosts (sent, accepted, rate, p50, p99, late p99, clock, limited by)")
         for row in rows.hosts(results):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
     table = _table("Violations (injected, detected)")
     for rule, injected, detected in rows.violations(results):

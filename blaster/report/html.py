@@ -119,9 +119,25 @@ def _run(results: Results) -> dict[str, Any]:
         classes=[_MARKS[check.passed] for check in checks],
     )
     rest = []
+    head: tuple[str, ...]
     if results.stages:
         head = ("Stage", "Sent", "Accepted", "Rate", "p50", "p99", "Max")
         rest.append(_Table("Stages", rows.stages(results), head, (1, 2, 3, 4, 5, 6)))
+    if results.hosts:
+        head = ("Host", "Sent", "Accepted", "Rate", "p50", "p99", "Late p99", "Clock", "Limited by")
+        rest.append(_Table("Hosts", rows.hosts(results), head, (1, 2, 3, 4, 5, 6, 7)))
+    if results.funnel:
+        head = ("Stage", "Seen", "Lost", "Why")
+        rest.append(_Table("Funnel", rows.funnel(results), head, (1, 2)))
+    if results.faults:
+        head = ("At", "Fault", "Of", "Recovered after", "Spans lost")
+        rest.append(_Table("Faults", _faults(results), head, (4,)))
+    if observed := rows.observed(results):
+        rest.append(_Table("Observed (before → after)", observed))
+    for found in results.verification:
+        figures = [("URL", found.url), *((name, f"{n:,g}") for name, n in found.counters.items())]
+        figures += [("said", text) for text in found.said()]
+        rest.append(_Table(f"Verification: {found.backend}", figures))
     rest += [
         _Table("Results", rows.outcome(results)),
         _Table(
@@ -159,6 +175,19 @@ def _run(results: Results) -> dict[str, Any]:
         "rest": rest,
         "notes": [f"first {s}: {text}" for s, text in results.messages.items()] + results.notes,
     }
+
+
+def _faults(results: Results) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{mark.t:.1f} s",
+            mark.action if mark.duration_s is None else f"{mark.action}, {mark.duration_s:g} s",
+            mark.what,
+            rows.NONE if mark.recovery_s is None else f"{mark.recovery_s:g} s",
+            f"{mark.spans_lost:,}",
+        )
+        for mark in results.faults
+    ]
 
 
 def _environment(results: Results) -> list[tuple[str, ...]]:

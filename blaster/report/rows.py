@@ -36,6 +36,7 @@ def configuration(results: Results) -> list[tuple[str, str]]:
         ),
         ("Workload", f"{asked.workload}, layout {asked.layout}"),
         ("Seed", str(results.seed)),
+        *([("Faults", "; ".join(asked.faults))] if asked.faults else []),
     ]
 
 
@@ -60,6 +61,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Backend memory, peak", _size(rss.peak)),
         ("Backend memory, average", _size(rss.avg)),
         ("Errors", _errors(results)),
+        *_held(results),
         *_retries(results),
         *_compression(results),
         ("Steady", _steady(results)),
@@ -185,6 +187,14 @@ def _steady(results: Results) -> str:
     if results.warmup.method == "none":
         return said
     return f"{said}; the first {results.warmup.duration_s:g} s left out ({results.warmup.method})"
+
+
+def _held(results: Results) -> list[tuple[str, str]]:
+    said = [
+        f"{hold.spans_per_s:,} spans/s for {hold.duration_s:.1f} s from {hold.begin_s:.1f} s on"
+        for hold in results.holds
+    ]
+    return [("Rate held", "; ".join(said))] if said else []
 
 
 def _retries(results: Results) -> list[tuple[str, str]]:

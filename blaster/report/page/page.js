@@ -67,12 +67,22 @@
     ...more,
   });
   // Stages as bands, the warm-up's end and faults as lines.
-  const faults = () => {
-    const found = data.faults;
-    const list = Array.isArray(found) ? found : (found && (found.events || found.windows)) || [];
-    return Array.isArray(list) ? list : [];
-  };
   const first = (object, ...keys) => keys.map((key) => object[key]).find((v) => v !== undefined);
+  const units = { ms: 1e-3, s: 1, m: 60, h: 3600 };
+  const seconds = (text, key) => {
+    const found = new RegExp(`\\b${key}=([0-9.]+)(ms|s|m|h)`).exec(text);
+    return found ? Number(found[1]) * units[found[2]] : undefined;
+  };
+  // Name, begin and end of what was done to the target, and of what the sink was told to do at a
+  // given time; holds of the rate, too.
+  const events = () => [
+    ...(data.faults || []).map((f) => [f.action, f.t, f.duration_s ? f.t + f.duration_s : null]),
+    ...((data.configuration || {}).faults || []).map((text) => {
+      const begin = seconds(text, "from") ?? seconds(text, "at") ?? (seconds(text, "for") && 0);
+      return [text.split(/[=,@]/)[0], begin, begin + seconds(text, "for")];
+    }),
+    ...(data.holds || []).map((h) => ["held", h.begin_s, h.begin_s + h.duration_s]),
+  ];
   const marks = () => {
     const lines = [];
     const bands = [];
@@ -93,18 +103,12 @@
     if (data.warmup && data.warmup.duration_s > 0) {
       lines.push({ xAxis: data.warmup.duration_s, name: "warm-up ends" });
     }
-    for (const fault of faults().slice(0, 40)) {
-      const at = first(fault, "start_s", "begin_s", "at_s", "t");
-      if (typeof at !== "number") continue;
-      const length = first(fault, "duration_s", "seconds");
-      const end = first(fault, "end_s") ?? (typeof length === "number" ? at + length : undefined);
-      const name = String(first(fault, "fault", "name", "kind", "what") ?? "fault");
-      lines.push({ xAxis: at, name, lineStyle: { color: css("--c3") } });
-      if (typeof end === "number" && end > at) {
-        bands.push([
-          { xAxis: at, itemStyle: { color: css("--c3"), opacity: 0.12 } },
-          { xAxis: end },
-        ]);
+    for (const [name, begin, end] of events().slice(0, 60)) {
+      if (!Number.isFinite(begin)) continue;
+      const colour = name === "held" ? css("--c5") : css("--c3");
+      lines.push({ xAxis: begin, name: String(name), lineStyle: { color: colour } });
+      if (Number.isFinite(end) && end > begin) {
+        bands.push([{ xAxis: begin, itemStyle: { color: colour, opacity: 0.12 } }, { xAxis: end }]);
       }
     }
     return {
@@ -117,7 +121,7 @@
         silent: true,
         symbol: "none",
         lineStyle: { color: css("--dim"), type: "dashed" },
-        label: { color: css("--dim"), formatter: "{b}", position: "insideEndTop" },
+        label: { color: css("--dim"), formatter: "{b}", position: "insideStartTop" },
         data: lines,
       },
     };
@@ -339,39 +343,44 @@
       table: columns(of("In flight", "in_flight"), of("Backlog, spans", "backlog"), of("Failed, spans", "failed")),
     };
 
-  // Where spans were lost on their way: whatever names and counts the results have of it.
+  // Where spans were lost on their way.
   const funnel = () => {
-    const found = data.funnel;
-    if (!found) return null;
-    const list = Array.isArray(found) ? found : found.stages || found.steps;
-    const steps = (
-      Array.isArray(list)
-        ? list.map((step) => [first(step, "name", "stage", "step"), first(step, "spans", "count", "value")])
-        : Object.entries(found)
-    ).filter(([, count]) => typeof count === "number");
+    const steps = (data.funnel || []).filter((step) => typeof step.spans === "number");
     if (!steps.length) return null;
+    const name = (step) => (String(step.stage).includes(step.unit || "spans") || step.unit === "spans" ? String(step.stage) : `${step.stage}, ${step.unit}`);
     return {
       title: "Funnel",
-      about: "How many spans came how far.",
+      about: "How much of what was sent came how far, and what each stage lost.",
       option: () =>
         frame({
-          legend: { show: false },
           tooltip: { trigger: "axis", axisPointer: { type: "shadow" } },
-          grid: { left: 8, right: 70, top: 12, bottom: 8, containLabel: true },
+          grid: { left: 8, right: 70, top: 34, bottom: 8, containLabel: true },
           xAxis: axis({ type: "value", format: short }),
-          yAxis: axis({ type: "category", inverse: true, data: steps.map(([name]) => String(name)), splitLine: { show: false } }),
+          yAxis: axis({ type: "category", inverse: true, data: steps.map(name), splitLine: { show: false } }),
           series: [
             {
-              name: "spans",
+              name: "seen",
               type: "bar",
-              data: steps.map(([, count]) => count),
+              stack: "all",
+              data: steps.map((step) => step.spans),
               color: css("--c1"),
               barMaxWidth: 34,
-              label: { show: true, position: "right", color: css("--text"), formatter: (item) => number(item.value) },
+              label: { show: true, position: "insideLeft", color: css("--card"), formatter: (item) => number(item.value) },
+            },
+            {
+              name: "lost",
+              type: "bar",
+              stack: "all",
+              data: steps.map((step) => step.lost || 0),
+              color: css("--c3"),
+              label: { show: true, position: "right", color: css("--text"), formatter: (item) => (item.value ? `${number(item.value)} lost` : "") },
             },
           ],
         }),
-      table: { head: ["Step", "Spans"], rows: () => steps.map(([name, count]) => [String(name), number(count)]) },
+      table: {
+        head: ["Stage", "Seen", "Lost"],
+        rows: () => steps.map((step) => [name(step), number(step.spans), number(step.lost)]),
+      },
     };
   };
 
