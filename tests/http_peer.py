@@ -90,7 +90,7 @@ class Peer:
                         return
                     head += line
                 self.heads.append(head)
-                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
                 if length <= 2:
                     reader.read(length)
                     connection.sendall(OK)

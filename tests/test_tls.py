@@ -71,7 +71,9 @@ def test_runs_against_the_collector(
         for transport in TRANSPORTS:
             endpoint = f"https://127.0.0.1:{port_of(peer, transport)}"
             out = tmp_path / f"{transport}.json"
-            run = ("run", "--transport", transport, "--endpoint", endpoint, "--rate", "2k")
+            encoding = "json" if transport == "http" else "protobuf"
+            run = ("run", "--transport", transport, "--encoding", encoding, "--rate", "2k")
+            run += ("--endpoint", endpoint)
             ran = cli.blaster(
                 *(*run, "--duration", "1s", "--json", str(out)),
                 OTEL_EXPORTER_OTLP_CERTIFICATE=authority.file,
