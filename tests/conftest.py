@@ -44,7 +44,7 @@ def _turn(
         yield
 
 
-def _cannot(reason: str) -> NoReturn:
+def cannot(reason: str) -> NoReturn:
     # A peer that is not to be had skips its tests, except in CI: there it would go unnoticed.
     if IN_CI:
         pytest.fail(reason)
@@ -65,7 +65,7 @@ def jaeger_binary() -> Path:
 
 def _built(what: str, folder: str) -> Path:
     if shutil.which("go") is None:
-        _cannot(f"{what} is built with Go, and there is no `go` on the PATH")
+        cannot(f"{what} is built with Go, and there is no `go` on the PATH")
     build = Path(__file__).parent / folder / "build"
     built = subprocess.run([build], stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode:
@@ -87,10 +87,10 @@ def rotel_binary() -> Path:
     """The program within the rotel package; for `peers.rotel`."""
     spec = importlib.util.find_spec("rotel")
     if spec is None or spec.origin is None:
-        _cannot("rotel is not installed: it has wheels for Linux only")
+        cannot("rotel is not installed: it has wheels for Linux only")
     binary = Path(spec.origin).with_name("rotel-agent")
     # It needs the libpython of this Python, which Debian has in python3-dev.
     tried = subprocess.run([binary, "version"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        _cannot(f"rotel does not run here: {tried.stderr.strip()}")
+        cannot(f"rotel does not run here: {tried.stderr.strip()}")
     return binary

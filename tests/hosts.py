@@ -64,6 +64,7 @@ class DaskCluster:
         self.folder, self.prefixes = folder, prefixes
         self.home, *self.hosts = prefixes
         self._programs: dict[str, Program] = {}
+        self._started = 0
         file = folder / "scheduler.json"
         scheduler = self._start(
             self.home,
@@ -75,18 +76,23 @@ class DaskCluster:
         self.wait()
 
     def start(self, host: str) -> None:
-        """Starts the Dask worker of a host (again)."""
+        """Starts the Dask worker of a host."""
+        self._started += 1
         where = ("--host", host, "--local-directory", str(self.folder / f"local-{host}"))
         self._start(host, ("worker", self.url, *where, "--nthreads", "1", "--no-nanny"))
 
+    def restart(self, host: str) -> None:
+        """Starts a host's Dask worker again, once that was killed."""
+        self.start(host)
+        self.wait()
+
     def wait(self) -> None:
-        """Waits until the scheduler knows all workers."""
-        program = (
-            "import sys; from distributed import Client\n"
-            "with Client(sys.argv[1]) as client: client.wait_for_workers(int(sys.argv[2]), 60)"
-        )
-        command = [*self.prefixes[self.home], sys.executable, "-c", program, self.url]
-        subprocess.run([*command, str(len(self.hosts))], check=True, capture_output=True)
+        """Waits until the scheduler knows all workers, as it writes itself."""
+        until = time.monotonic() + START_TIMEOUT_S
+        scheduler = self._programs[self.home]
+        while scheduler.log.read_text().count("Register worker addr") < self._started:
+            assert time.monotonic() < until, self.logs()
+            time.sleep(0.05)
 
     def pid(self, host: str) -> int:
         return self._programs[host].process.pid

@@ -252,6 +252,7 @@ def final_of(run, ledger: Ledger) -> Final:  # type: ignore[no-untyped-def]
 
     return Final(
         words=Told(ledger, run.plan.segments, 0).all_words(),
+        sent=[sent for _, sent in run.sent()],
         violations=run.violations.tolist(),
         own_violations=run.own_violations.tolist(),
         messages={},

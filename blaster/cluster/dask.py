@@ -24,7 +24,7 @@ from blaster.cluster.conductor import Link
 from blaster.errors import BlasterError, UsageError
 from blaster.units import quoted
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
 AGENT_TIMEOUT_S = 30.0
 
 

@@ -36,7 +36,7 @@ from blaster.cluster.messages import (
     to_host,
 )
 from blaster.cluster.words import Told
-from blaster.engine.ledger import LEASE_NS, SENT_REQUESTS, Ledger
+from blaster.engine.ledger import LEASE_NS, Ledger
 from blaster.engine.recorder import Outcomes, Recorder
 from blaster.engine.results import HostFigures, Results, results_of
 from blaster.engine.runner import Progress, Run, Runner
@@ -144,7 +144,7 @@ class HostRun:
         if self._told is None:
             self._told = Told(run.ledger, run.plan.segments, run.start_ns)
         words = self._told.change()
-        sent = [int(slab.words[SENT_REQUESTS]) for slab in run.ledger.slabs]
+        sent = [sent for _, sent in run.sent()]
         # Read after the words: of no request less is known here than there.
         violations, own = self._violations(run, sent)
         self._pipes.say(
@@ -185,6 +185,7 @@ class HostRun:
         self._pipes.say(
             Final(
                 words=told.all_words(),
+                sent=[sent for _, sent in run.sent()],
                 violations=run.violations.tolist(),
                 own_violations=run.own_violations.tolist(),
                 messages={k: otlp.hide(text) for k, text in run.messages.items()},

@@ -32,6 +32,7 @@ from blaster.engine.ledger import (
     UNKNOWN,
     Ledger,
 )
+from blaster.engine.plan import Shard
 from blaster.engine.results import Clock, HostFigures, HostResult, results_of
 from blaster.engine.runner import LostHost, Mark, Run, warmup_ends
 from blaster.engine.segments import interval_ns
@@ -76,6 +77,11 @@ class ClusterRun(Run):
 
     parts: Sequence[Part] = ()
     hosts: list[HostResult] = field(default_factory=list)
+    shards: list[tuple[Shard, int]] = field(default_factory=list)
+
+    def sent(self) -> Iterator[tuple[Shard, int]]:
+        """Each worker's shard, and how many of its requests were sent, once the run is over."""
+        yield from self.shards
 
     def balance(self, stop_ns: int) -> None:
         """Balances the ledger of a run that still goes on: what is in flight is unknown."""
@@ -262,6 +268,7 @@ class Merged:
             figures.limited_by, figures.reason = "lost", str(part.lost)
             return one, figures
         final = part.final
+        run.shards += [(plan.shard(worker), sent) for worker, sent in enumerate(final.sent)]
         places, values = unpack(final.words, self._length)
         ledger.slabs[0].all_words[places] = values
         one.violations = np.array(final.violations, np.int64)
@@ -298,6 +305,7 @@ class Merged:
                 sent = max(known, shard.due(min(part.lease_ns, stopped)))
                 due = max(sent, shard.due(stopped))
             requests += sent
+            self.run.shards.append((shard, sent))
             spans = shard.spans_of(sent)
             sent_spans += spans
             scheduled += spans + (shard.spans_of(due) - spans)

@@ -115,11 +115,13 @@ class Report(msgspec.Struct, tag=True):
 
 
 class Final(msgspec.Struct, tag=True):
-    """The end: balanced words as they are, and the host's own figures. ``outcomes``: all of them
+    """The end: balanced words as they are, and the host's own figures; the rest as in a Report.
+    ``outcomes``: all of them
     by the parent's clock, compressed, where they were asked for. ``expired``: the lease ran out.
     ``ran``, ``waited``: average and peak, None where unknown."""
 
     words: bytes
+    sent: list[int]
     violations: list[int]
     own_violations: list[int]
     messages: dict[str, str]

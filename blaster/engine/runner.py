@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -35,7 +35,7 @@ from blaster.engine.ledger import (
     UNKNOWN,
     Ledger,
 )
-from blaster.engine.plan import Plan
+from blaster.engine.plan import Plan, Shard
 from blaster.engine.sample import Sample
 from blaster.engine.segments import interval_ns
 from blaster.engine.series import Point, Thinned, merge_points
@@ -136,6 +136,11 @@ class Run:
     worker_ran: Share | None = None
     worker_waited: Share | None = None
     throttled_ns: int = 0
+
+    def sent(self) -> Iterator[tuple[Shard, int]]:
+        """Each worker's shard, and how many of its requests were sent."""
+        for worker, slab in enumerate(self.ledger.slabs):
+            yield self.plan.shard(worker), int(slab.words[SENT_REQUESTS])
 
     def balance(self, stop_ns: int) -> None:
         """Balances the ledger of a run that was stopped at ``stop_ns``: what a worker sent and did

@@ -11,7 +11,7 @@ import numpy as np
 
 from blaster.backends.findings import Sent, SentTrace
 from blaster.backends.policy import SamplingPolicy
-from blaster.engine.ledger import ACCEPTED, SCHEDULED_SPANS, SENT_REQUESTS, START_NS, UNKNOWN
+from blaster.engine.ledger import ACCEPTED, SCHEDULED_SPANS, START_NS, UNKNOWN
 from blaster.engine.plan import Requests
 from blaster.engine.runner import Run
 from blaster.engine.sample import Sample
@@ -28,8 +28,7 @@ _AT_ONCE = 1 << 14
 
 def sent_requests(run: Run) -> Iterator[Requests]:
     """What the requests that were sent hold, some thousands of them at a time."""
-    for worker, slab in enumerate(run.ledger.slabs):
-        shard, sent = run.plan.shard(worker), int(slab.words[SENT_REQUESTS])
+    for shard, sent in run.sent():
         for first in range(0, sent, _AT_ONCE):
             yield shard.of(np.arange(first, min(first + _AT_ONCE, sent), dtype=np.int64))
 
