@@ -12,10 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cli import COMMAND, balance, blaster, environment, results, start
 from conftest import cannot
 from hosts import DaskCluster, Network, Program, on_loopback, why_no_namespaces
+
+from blaster import __version__
+from blaster.cluster.joined import joined
+from blaster.engine.recorder import Recorder
+from blaster.engine.signals import StopSignals
+from blaster.run import Options, run
+from blaster.sink.process import EmbeddedSink
 
 SECRET = "s3cret-" + "7f3a"
 
@@ -305,3 +313,33 @@ def test_what_is_wrong_is_said_in_one_line(
     ran = blaster("run", *given, "--endpoint", "http://127.0.0.1:1")
     assert (ran.returncode, said in ran.stderr) == (status, True), ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
+
+
+def test_check_says_what_each_host_has(loopback: DaskCluster) -> None:
+    """Cores, versions, the clock, the transport, and the round trip to an endpoint that is there;
+    for one that is not, who is there instead, and exit status 1."""
+    with EmbeddedSink() as sink:
+        where = ("cluster", "check", loopback.url, "--no-ceiling", "--endpoint")
+        ran = blaster(*where, sink.endpoint, "--json")
+    assert ran.returncode == 0, ran.stderr
+    for host in json.loads(ran.stdout):
+        assert host["address"] in loopback.hosts and host["cpus"] > 0 and host["differs"] == []
+        assert host["round_trip_ms"] > 0 and host["clock"]["uncertainty_ms"] > 0
+        assert host["versions"]["blaster"].startswith(__version__)
+    ran = blaster(*where, "http://127.0.0.1:1")
+    assert ran.returncode == 1 and "127.0.0.3: 127.0.0.1:1: nobody listens there" in ran.stdout
+
+
+def test_a_trial_of_a_cluster_has_all_outcomes(loopback: DaskCluster) -> None:
+    """What a capacity search looks at: the hosts' Outcomes, by the parent's clock, in one array."""
+    with EmbeddedSink() as sink, Recorder() as recorder, StopSignals() as signals:
+        options = Options(rate="1000", duration="1s", batch=10, endpoint=sink.endpoint, environ={})
+        with joined(loopback.url, None, "stop") as members:
+            found = run(options, signals, recorder=recorder, cluster=members)
+        outcomes = recorder.outcomes()
+    assert len(outcomes) == found.requests.sent == 100
+    assert outcomes["spans"].sum() == found.spans.accepted == 1000
+    steps = np.diff(outcomes["scheduled"])
+    assert (steps >= 0).all() and abs(int(steps.sum()) - 990_000_000) < 50_000_000
+    assert (outcomes["done"] >= outcomes["sent"]).all()
+    assert (outcomes["sent"] >= outcomes["scheduled"]).all()
