@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import threading
+import time
+from array import array
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from faulty import SHOWN, TRANSPORTS, FaultySink
+from faulty import SHOWN, SPANS, TRANSPORTS, FaultySink, raised, request
 
 from blaster.errors import UsageError
 from blaster.sink import faults
 from blaster.sink.faults import ALL, GRPC, HTTP, KINDS, WIRE, Fault, FaultTable, Kind
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.server import SinkOptions, serve
+from blaster.transport.base import Chunk
 
 MS = 10**6
 
@@ -151,6 +157,44 @@ def test_the_native_receiver_draws_as_its_twin(sink: FaultySink) -> None:
     for i in range(100):
         twin.draw(i)
     assert sink.met() == twin.hits
+
+
+@pytest.mark.native
+@pytest.mark.skipif("wire" not in TRANSPORTS, reason="blaster._wire is not built")
+def test_the_native_receiver_in_this_process() -> None:
+    """Every kind in turn, where the sanitizers see it; and rows that are out of their range."""
+    from blaster._wire import Receiver
+
+    receiver, stop = Receiver(), array("q", [0])
+    thread = threading.Thread(target=receiver.run, args=(stop,))
+    thread.start()
+    try:
+        for number, (text, _) in enumerate(GOOD):
+            fault = faults.parse(text.partition(",")[0].partition("@")[0])
+            if fault.kind in (Kind.DELAY, Kind.FREEZE, Kind.SLOW_READ):
+                fault = dataclasses.replace(fault, low=5 * MS, high=5 * MS)
+            receiver.fault(number, (dataclasses.replace(fault, share=ALL // 2).row(),))
+            url = f"http://127.0.0.1:{receiver.port}"
+            client = FaultySink.connected("wire", url, 1.0, *raised())
+            batches = [request(10_000 + number * 20 + i) for i in range(20)]
+            sizes = np.cumsum([0, *map(len, batches)], dtype=np.int64)
+            times, each = np.zeros(20, np.int64), np.full(20, SPANS, np.int64)
+            until = time.monotonic_ns() + 2 * 10**9
+            client.send(Chunk(times, each, sizes, memoryview(b"".join(batches))), until)
+            client.drain(until)
+            client.close()
+            assert receiver.fault_hits()[0] > 0 or fault.kind == Kind.REFUSE
+        good = faults.parse("delay=5ms").row()
+        for at, value in ((0, 0), (0, 99), (1, ALL + 1), (2, -1), (4, -1), (8, b"x" * 200)):
+            with pytest.raises(ValueError, match="out of its range"):
+                receiver.fault(0, ((*good[:at], value, *good[at + 1 :]),))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="at most 32"):
+            receiver.fault(0, (good,) * 33)
+        assert receiver.counts()["spans"] > 0
+    finally:
+        stop[0] = 1
+        thread.join()
+        receiver.close()
 
 
 EACH = [

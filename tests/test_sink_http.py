@@ -25,7 +25,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from blaster.sink.otlp_json import to_protobuf
+from blaster.sink import plain_json
+from blaster.sink.otlp_json import any_to_protobuf, to_protobuf
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.rules import RULES
 
@@ -284,6 +285,66 @@ def test_any_json_is_converted_or_refused(document: object) -> None:
     except ValueError:
         return
     ExportTraceServiceRequest.FromString(data)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+scalars = (
+    st.fixed_dictionaries({"stringValue": texts})
+    | st.fixed_dictionaries({"boolValue": st.booleans()})
+    | st.fixed_dictionaries({"intValue": st.integers(-(2**63), 2**63 - 1).map(str)})
+    | st.fixed_dictionaries({"intValue": st.integers(-1000, 1000)})
+    | st.fixed_dictionaries({"doubleValue": st.floats(allow_nan=False, allow_infinity=False)})
+    | st.just({})
+    | st.just({"arrayValue": {"values": [{"stringValue": "x"}]}})
+)
+pairs = st.lists(st.fixed_dictionaries({"key": texts, "value": scalars}), max_size=3)
+times = st.integers(0, 2**64 - 1).map(str) | st.integers(0, 2**53)
+spans = st.fixed_dictionaries(
+    {
+        "traceId": st.binary(min_size=16, max_size=16).map(bytes.hex),
+        "spanId": st.binary(min_size=0, max_size=9).map(bytes.hex),
+    },
+    optional={
+        "parentSpanId": st.binary(min_size=8, max_size=8).map(bytes.hex),
+        "traceState": texts,
+        "name": texts,
+        "kind": st.integers(0, 5),
+        "startTimeUnixNano": times,
+        "endTimeUnixNano": times,
+        "attributes": pairs,
+        "status": st.fixed_dictionaries({}, optional={"code": st.integers(0, 2), "message": texts}),
+        "flags": st.integers(0, 2**32 - 1),
+        "events": st.just([{"name": "e", "timeUnixNano": "1"}]),
+    },
+)
+scopes = st.fixed_dictionaries(
+    {"spans": st.lists(spans, max_size=3)},
+    optional={
+        "scope": st.fixed_dictionaries(
+            {}, optional={"name": texts, "version": texts, "attributes": pairs}
+        ),
+        "schemaUrl": texts,
+    },
+)
+resources = st.fixed_dictionaries(
+    {"scopeSpans": st.lists(scopes, max_size=2)},
+    optional={
+        "resource": st.fixed_dictionaries({}, optional={"attributes": pairs}),
+        "schemaUrl": texts,
+    },
+)
+
+
+@given(st.lists(resources, max_size=2))
+def test_plain_json_becomes_the_bytes_that_protobufs_own_json_becomes(documents: object) -> None:
+    data = json.dumps({"resourceSpans": documents}).encode()
+    assert to_protobuf(data) == any_to_protobuf(data)
+
+
+def test_what_exporters_write_is_plain() -> None:
+    """No event and no link in it: nothing that is left to the slower way."""
+    asked = message(3)
+    assert plain_json.to_protobuf(as_json(asked)) == asked.SerializeToString()
 
 
 def test_the_response_message_is_the_schemas() -> None:

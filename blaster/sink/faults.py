@@ -27,7 +27,7 @@ from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
 from blaster.errors import UsageError
-from blaster.sink.otlp_http import varint
+from blaster.sink.varint import varint
 from blaster.units import parse_bytes, parse_duration, parse_share, quoted
 
 _T = TypeVar("_T")

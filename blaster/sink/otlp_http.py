@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from blaster.sink.inflate import TooLarge, Unknown, inflate
 from blaster.sink.otlp_json import to_protobuf
+from blaster.sink.varint import varint
 
 PATH = b"/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
@@ -92,16 +93,6 @@ def partial_success(rejected: int, why: str) -> bytes:
 def _text(field: int, text: str) -> bytes:
     data = text.encode()
     return bytes([field << 3 | 2]) + varint(len(data)) + data
-
-
-def varint(value: int) -> bytes:
-    """protobuf's, of a number that is not negative."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def check_head(request: Request) -> None:
