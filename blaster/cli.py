@@ -18,6 +18,8 @@ from blaster.process_title import hide_secrets
 app = typer.Typer(
     name="blaster",
     help="A load generator for OpenTelemetry trace backends.",
+    epilog="Examples:  blaster run normal --embedded   |   blaster run --help   |   "
+    "blaster report results.json --html report.html   |   blaster --install-completion",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -422,7 +424,7 @@ def run(
     with StopSignals() as signals:
         with (
             console.ProgressDisplay(quiet, keys=cluster is None) as display,
-            exporting.Exporting(metrics_port, otlp_metrics) as exported,
+            exporting.Exporting(metrics_port, otlp_metrics, quiet=quiet) as exported,
             joined(cluster, hosts, on_host_lost) as members,
         ):
             results = load_test.run(

@@ -79,4 +79,5 @@ def test_completion_knows_commands_and_options() -> None:
             _BLASTER_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
         )
         assert wanted in ran.stdout.split(), ran
-    assert "--install-completion" in cli.blaster("--help").stdout
+    top = cli.blaster("--help").stdout
+    assert "--install-completion" in top and "Examples:" in top

@@ -65,7 +65,9 @@ def of(raw: Any, path: str) -> Document:
     try:
         return Document(path, msgspec.convert(raw, kind), raw)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{quoted(path)}: not the results of a run: {error}") from None
+        raise UsageError(
+            f"{quoted(path)}: not results as this version of blaster writes them: {error}"
+        ) from None
 
 
 def _cleaned(node: Any) -> Any:

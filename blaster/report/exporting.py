@@ -38,11 +38,11 @@ class Exporting:
     """Both ways out, where they are asked for. A context manager; :meth:`beside` and :meth:`after`
     join what a run calls."""
 
-    def __init__(self, address: str | None, otlp_url: str | None) -> None:
-        """Listens already, so that a port that is taken is known before the run. Raises
-        UsageError."""
+    def __init__(self, address: str | None, otlp_url: str | None, *, quiet: bool = False) -> None:
+        """Listens already, so that a port that is taken is known before the run; says where,
+        unless ``quiet``. Raises UsageError."""
         self._url = None if otlp_url is None else _push_url(otlp_url)
-        self._server = None if address is None else _listen(address)
+        self._server = None if address is None else _listen(address, quiet)
         self._configuration: Configuration | None = None
         self._latest: list[Metric] = []
         self._started_ns = 0
@@ -144,7 +144,7 @@ def _push_url(text: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(path=path))
 
 
-def _listen(address: str) -> _Server:
+def _listen(address: str, quiet: bool) -> _Server:
     host, colon, port = address.rpartition(":")
     host = host.strip("[]") if colon else "127.0.0.1"
     if not port.isdigit() or int(port) > 65535 or not host:
@@ -159,7 +159,8 @@ def _listen(address: str) -> _Server:
         ) from None
     bound = server.server_address[1]
     shown = f"[{host}]" if ":" in host else host
-    print(f"metrics at http://{shown}:{bound}/metrics", file=sys.stderr, flush=True)
+    if not quiet:
+        print(f"metrics at http://{shown}:{bound}/metrics", file=sys.stderr, flush=True)
     return server
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.live import Live
@@ -193,7 +194,9 @@ class LiveView:
     def _spark(self, values: Sequence[float | None], most: float, tall: int) -> list[str]:
         steps = len(self._blocks) - 1
         scale = steps * tall / most if most > 0 else 0.0
-        heights = [min(max(1, round(v * scale)), steps * tall) if v else 0 for v in values]
+        known = np.array([value or 0.0 for value in values])
+        scaled = np.clip(np.rint(known * scale), 1, steps * tall)
+        heights = np.where(known > 0, scaled, 0).astype(np.int64).tolist()
         rows = []
         for row in reversed(range(tall)):
             # The character of each height in this row, so that a column costs one look-up.
