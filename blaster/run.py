@@ -338,7 +338,7 @@ def _ask(
         return None
     cut: list[bool] = [True] if record.interrupted else []
     signals.on_stop = lambda: cut.append(True)
-    sent = sent_of(record, sample, options.read_back, _policy(options))
+    sent = sent_of(record, sample, options.read_back, _policy(options), name=verifier.detects)
     return sent, verifier.ask(sent, record.end_ns / 1e9, lambda: bool(cut))
 
 

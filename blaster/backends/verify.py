@@ -75,6 +75,11 @@ class Verifier:
         """Whether any of them gives traces back."""
         return any(isinstance(backend, Tempo | Jaeger) for backend in self._backends)
 
+    @property
+    def detects(self) -> bool:
+        """Whether any of them judges spans."""
+        return any(isinstance(backend, Betrace) for backend in self._backends)
+
     def prepare(self) -> None:
         """Before the run; never raises for what a backend does."""
         wait = Wait(self._limit_s, lambda: False)

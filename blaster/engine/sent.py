@@ -23,14 +23,16 @@ from blaster.sink.rules import RULES
 MOST_NAMED = 1 << 20
 """Violating traces that are named; where there are more, only their number is known."""
 
-_AT_ONCE = 1 << 14
+_AT_ONCE = 1 << 18
+"""Traces that are looked at together: some tens of megabytes."""
 
 
 def sent_requests(run: Run) -> Iterator[Requests]:
-    """What the requests that were sent hold, some thousands of them at a time."""
+    """What the requests that were sent hold, as many of them at a time as _AT_ONCE allows."""
+    step = max(1, _AT_ONCE // run.plan.per_request)
     for shard, sent in run.sent():
-        for first in range(0, sent, _AT_ONCE):
-            yield shard.of(np.arange(first, min(first + _AT_ONCE, sent), dtype=np.int64))
+        for first in range(0, sent, step):
+            yield shard.of(np.arange(first, min(first + step, sent), dtype=np.int64))
 
 
 def violating_traces(run: Run) -> tuple[dict[str, int], dict[str, set[bytes]] | None]:
@@ -38,27 +40,21 @@ def violating_traces(run: Run) -> tuple[dict[str, int], dict[str, set[bytes]] | 
     IDs where they are too many to name. A trace that is cut up counts by the parts that were sent.
     """
     mix, source = run.plan.mix, run.plan.column_source()
-    named: dict[str, set[bytes]] | None = {rule: set() for rule in RULES}
-    counts = np.zeros(len(RULES), np.int64)
+    if int(run.violations.sum()) > MOST_NAMED:
+        # Where traces are cut up, their parts are in several requests: the spans are all we know.
+        counts = run.violations if mix.parts > 1 else np.zeros(len(RULES), np.int64)
+        if mix.parts == 1:
+            for held in sent_requests(run):
+                _, cells, parts = traces_of(run, held)
+                counts += mix.breaks[cells, parts].sum(axis=0)
+        return dict(zip(RULES, counts.tolist(), strict=True)), None
+    named: dict[str, set[bytes]] = {rule: set() for rule in RULES}
     for held in sent_requests(run):
         numbers, cells, parts = traces_of(run, held)
         broken = mix.breaks[cells, parts]
-        if mix.parts == 1:
-            counts += broken.sum(axis=0)
-        if named is None:
-            continue
-        violating = np.flatnonzero(broken.any(axis=1))
-        ids = source.trace_ids(numbers[violating])
-        for at, trace_id in zip(violating.tolist(), ids, strict=True):
-            for rule in np.flatnonzero(broken[at]).tolist():
-                named[RULES[rule]].add(trace_id)
-        if sum(map(len, named.values())) > MOST_NAMED:
-            named = None
-    if named is not None:
-        return {rule: len(traces) for rule, traces in named.items()}, named
-    if mix.parts > 1:  # a trace's parts are in several requests: the spans are all that is known
-        counts = run.violations
-    return dict(zip(RULES, counts.tolist(), strict=True)), None
+        for number, rule in enumerate(RULES):
+            named[rule].update(source.trace_ids(numbers[broken[:, number]]))
+    return {rule: len(traces) for rule, traces in named.items()}, named
 
 
 def traces_of(run: Run, held: Requests) -> tuple[Int64, Int64, Int64]:
@@ -140,9 +136,15 @@ def sent_of(
     sample: Sample | None = None,
     size: int = 0,
     policy: SamplingPolicy | None = None,
+    *,
+    name: bool = True,
 ) -> Sent:
-    """What the backends are told of a closed run, with ``size`` traces of the sample at most."""
-    violations, violating = violating_traces(run)
+    """What the backends are told of a closed run, with ``size`` traces of the sample at most.
+    ``name``: whether anybody wants to know which traces violate."""
+    violations: dict[str, int] = dict(zip(RULES, run.violations.tolist(), strict=True))
+    violating = None
+    if name:
+        violations, violating = violating_traces(run)
     return Sent(
         accepted=run.ledger.total(ACCEPTED),
         unknown=run.ledger.total(UNKNOWN),
