@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import grpc
@@ -16,6 +17,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster._native import Scanner
 from blaster.errors import UsageError
+from blaster.payload import flat
+from blaster.payload.columns import ColumnSource
+from blaster.payload.mix import Mix
+from blaster.payload.span import decode
 from blaster.sink.betrace import NEW, OLD, check_quirks
 from blaster.sink.ingest import MOST_BYTES, Refused, request_of
 from blaster.sink.kept import KEPT, take_all
@@ -317,6 +322,22 @@ def test_violations_are_exported_as_spans() -> None:
     }
     assert attributes["betrace.violation.trace_id"] == spans[0].trace_id.hex()
     assert spans[0].parent_span_id
+
+
+def test_the_spans_of_flat_carry_what_both_dialects_need() -> None:
+    """The newer dialect knows spans by their name, api.request, and sees nothing but attributes."""
+    mix = Mix([flat.shape()], Fraction(1))
+    first, counts, ended = (np.array([n], np.int64) for n in (0, 3, 10**18))
+    columns = ColumnSource(1, mix).make(first, counts, ended)
+    (data,) = mix.template.compile().stamp_bytes(columns.arrays, columns.variants, columns.counts)
+    slow, error, missing = decode(data)
+    assert {span.name for span in (slow, error, missing)} == {"api.request"}
+    assert 500 < int(slow.attributes["duration_ms"] or 0) <= (slow.end_ns - slow.start_ns) / 1e6
+    assert error.attributes["http.status_code"] == "500" and error.status == 2
+    assert "auth.token" not in missing.attributes and "/" in (
+        missing.attributes["http.route"] or ""
+    )
+    assert "duration_ms" not in error.attributes | missing.attributes
 
 
 def test_the_expressions_are_those_that_are_understood() -> None:

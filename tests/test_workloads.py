@@ -188,7 +188,7 @@ def test_web_shop_has_twenty_to_sixty_spans_of_eight_services():
 
 
 FINGERPRINTS = {
-    "flat": "6dfff16cfd638c349317e20406cc79ef6a5417eee0301c5ac6e425e51c9a86d5",
+    "flat": "436d13c563acd82701409b1e5d8f3fa797541c8ade8d3c922556c833a94f29c8",
     "web-shop": "1ee8eb670988a513e2cd20a34dae837772c0d3ad75162a83b936e3326a16b890",
     "deep": "3adecba2073b7c0b9659801c79b25382374efcb00b5982079cf5af09faea4392",
     "wide": "fa4f8e40ee7b4d79540a35df0bfeb978aa5336b453253012551650cecf9649a0",

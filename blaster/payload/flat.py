@@ -67,11 +67,11 @@ def _request(spans_per_trace: int) -> ExportTraceServiceRequest:
 
 def _root() -> Span:
     return Span(
-        name="GET /api/orders/{id}",
+        name="api.request",
         kind=Span.SPAN_KIND_SERVER,
         attributes=[
             _string("http.request.method", "GET"),
-            _string("http.route", "/api/orders/{id}"),
+            _string("http.route", "/api/v1/orders/{order_id}"),
             _string("auth.token", "load-test"),
             KeyValue(key="http.status_code", value=AnyValue(int_value=200)),
         ],

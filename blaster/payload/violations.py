@@ -27,6 +27,8 @@ KINDS = ("slow", "error", "missing_auth")
 
 MAX_DENOMINATOR = 1_000_000
 
+DURATION = "duration_ms"
+
 SLOW_EXTRA_NS = 600_000_000
 """What a slow span takes more than it would: it is well past the rule's 500 ms."""
 
@@ -58,15 +60,20 @@ def of_kind(violations: Int64, kind: int) -> Int64:
 
 
 def violate(shape: Shape, kind: int) -> ExportTraceServiceRequest:
-    """The shape's request with a violation of this kind in its place; a slow one is in the times
-    alone."""
+    """The shape's request with a violation of this kind in its place. A slow one is in the times,
+    and in the attribute duration_ms, which says how much longer it takes at least: some rule
+    languages see no others than attributes."""
     request = ExportTraceServiceRequest()
     request.CopyFrom(shape.request)
     place = shape.places[kind - 1]
-    if kind == SLOW or place is None:
+    if place is None:
         return request
     span = list(spans_of(request))[place]
-    if kind == ERROR:
+    if kind == SLOW:
+        if all(attribute.key != DURATION for attribute in span.attributes):
+            took = AnyValue(int_value=SLOW_EXTRA_NS // 1_000_000)
+            span.attributes.append(KeyValue(key=DURATION, value=took))
+    elif kind == ERROR:
         fail(span)
     else:
         kept = [a for a in span.attributes if a.key != "auth.token"]
