@@ -188,11 +188,11 @@ def test_web_shop_has_twenty_to_sixty_spans_of_eight_services():
 
 
 FINGERPRINTS = {
-    "flat": "436d13c563acd82701409b1e5d8f3fa797541c8ade8d3c922556c833a94f29c8",
-    "web-shop": "1ee8eb670988a513e2cd20a34dae837772c0d3ad75162a83b936e3326a16b890",
-    "deep": "3adecba2073b7c0b9659801c79b25382374efcb00b5982079cf5af09faea4392",
-    "wide": "fa4f8e40ee7b4d79540a35df0bfeb978aa5336b453253012551650cecf9649a0",
-    "llm-agent": "92fd0d76655786521ae8c92247f092b7dff3bc8884b0c3e7dfb682e9de36a08e",
+    "flat": "4a62ea2c7d4a6708d769fafd01ed059de54b4f83cc8b93799d4edccd56009d3a",
+    "web-shop": "930a4bad4716426e403f4e3bd553c7fb5eed600604827034a276e549d9c183a2",
+    "deep": "3093445ae12ec56420acc6700e92685cd931dc275bcd2222e7ced74951d0490e",
+    "wide": "71d6d2b9ebfd5b47bcd7f26d6963a7289e042d141d3d612d56ad076a47991b84",
+    "llm-agent": "d4d20fc677b4ac0c0311317e80f017c0ddd5124ecac4ac73b25010a97160d41a",
 }
 """SHA-256 of 200 traces of each built-in, seed 1, in the layout that it has by default. A change of
 one means that old and new runs of the same seed do not compare: change it only in a commit that

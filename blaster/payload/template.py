@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster import _native
 from blaster.payload.shape import ABSENT, TRACE_PLACEHOLDER, Digits, Shape, Source, spans_of
-from blaster.payload.violations import SLOW, violate
+from blaster.payload.violations import violate
 from blaster.payload.wire_format import LENGTH_DELIMITED, Field, fields, write_varint
 
 TRACE_HIGH, TRACE_LOW, SPAN_ID, START, END, DIGITS = range(6)
@@ -162,9 +162,6 @@ def build(
     numbers: dict[tuple[int, int], tuple[int, ...]] = {}
     for index, (shape, wanted) in enumerate(zip(shapes, kinds, strict=True)):
         for kind in (0, *wanted):
-            if kind == SLOW:
-                numbers[index, kind] = numbers[index, 0]
-                continue
             request = violate(shape, kind) if kind else shape.request
             first = len(variants)
             numbers[index, kind] = tuple(range(first, first + parts))
