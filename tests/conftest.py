@@ -78,7 +78,7 @@ def chromium_binaries() -> tuple[str, str]:
     """Chromium and its driver; for `browser.opened`."""
     found = shutil.which("chromium"), shutil.which("chromedriver")
     if found[0] is None or found[1] is None:
-        _cannot("Debian's packages chromium and chromium-driver are not installed")
+        cannot("Debian's packages chromium and chromium-driver are not installed")
     return found[0], found[1]
 
 
