@@ -218,6 +218,9 @@ def _bracket(
         )
         load = min(load, most)
         trial = made.trial(BRACKET, load, min(goals.trial_s, 1.0))
+        if trial.loss_ratio > goals.loss_ratio and goals.repeats > 1:
+            # A hiccup would end the search below a ceiling that it never saw.
+            trial = made.trial(BRACKET, load, min(goals.trial_s, 1.0))
         if trial.loss_ratio > goals.loss_ratio:
             made.batch = goals.batch or _batch(load / STEP)
             return passed, trial
