@@ -60,6 +60,11 @@ if nghttp2 is not None:
     if zstd is not None:
         libraries += zstd
         flags += ["-DBLASTER_ZSTD", *(pkg_config("libzstd", "--cflags") or ())]
+    openssl = pkg_config("openssl", "--libs")
+    wire += ["wire_tls.c"]
+    if openssl is not None:
+        libraries += openssl
+        flags += ["-DBLASTER_TLS", *(pkg_config("openssl", "--cflags") or ())]
     extensions.append(extension("_wire", wire, flags=flags, libraries=libraries))
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

@@ -8,6 +8,9 @@ from typing_extensions import Buffer
 
 from blaster._native import ScanCounts
 
+TLS: int
+"""1 where it was built with OpenSSL: the client can encrypt then."""
+
 ZSTD: int
 """1 where it was built with libzstd: it takes zstd then, else only gzip."""
 
@@ -124,6 +127,7 @@ class Client:
         timeout_ns: int,
         held: int,
         compressed: bool = False,
+        tls: tuple[str, str | None, str | None, str | None, bool] | None = None,
     ) -> Client: ...
     def connect(self, until: int, /) -> str | None: ...
     def send(

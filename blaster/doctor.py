@@ -11,7 +11,7 @@ from importlib import metadata
 from blaster.engine.results import host
 from blaster.measure.instructions import InstructionCounter
 from blaster.transport import compression
-from blaster.transport.choice import wire_is_built, wire_takes_zstd
+from blaster.transport.choice import wire_is_built, wire_speaks_tls, wire_takes_zstd
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,18 @@ def examine() -> list[Finding]:
 
 def _wire() -> Finding:
     name = "blaster._wire"
+    if wire_speaks_tls():
+        return Finding(
+            name, True, "built on libnghttp2 and OpenSSL: the wire transport, the native receiver"
+        )
     if wire_is_built():
-        return Finding(name, True, "built on libnghttp2: the wire transport, the native receiver")
+        return Finding(
+            name,
+            False,
+            "built on libnghttp2, without OpenSSL",
+            "apt install libssl-dev, then install blaster again; it gains the wire transport where "
+            "the target wants TLS",
+        )
     return Finding(
         name,
         False,

@@ -33,6 +33,7 @@ struct link {
 };
 
 struct wire_client {
+    struct wire_tls *tls; /* NULL: in the clear */
     uint32_t connections, capacity;
     bool compressed;
     int64_t timeout;
@@ -331,7 +332,10 @@ static void lost(struct wire_client *client, struct link *link) {
 }
 
 static void begin(struct wire_client *client, struct link *link) {
-    if (wire_conn_start(&link->conn, link->conn.fd) < 0) {
+    if (client->tls != NULL)
+        link->conn.tls = wire_tls_begin(client->tls);
+    if ((client->tls != NULL && link->conn.tls == NULL) ||
+        wire_conn_start(&link->conn, link->conn.fd) < 0) {
         wire_conn_error(&link->conn, 0, "no memory for a connection");
         lost(client, link);
     }
@@ -440,7 +444,10 @@ static void read_from(struct wire_client *client, struct link *link) {
     for (int i = 0; i < READS_MAX; i++) {
         size_t room;
         uint8_t *to = wire_conn_room(conn, &room);
-        ssize_t length = recv(conn->fd, to, room, MSG_DONTWAIT);
+        ssize_t length = conn->tls != NULL ? wire_tls_recv(conn->tls, conn->fd, to, room)
+                                           : recv(conn->fd, to, room, MSG_DONTWAIT);
+        if (conn->tls != NULL)
+            conn->blocked = false; /* what came may be what a handshake waited for */
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -449,6 +456,8 @@ static void read_from(struct wire_client *client, struct link *link) {
             /* A GOAWAY before has given the better reason. */
             if (conn->state != WIRE_LEAVING && (length == 0 || errno == ECONNRESET))
                 wire_conn_error(conn, 0, "it closes the connection");
+            else if (conn->tls != NULL && errno == EPROTO)
+                wire_conn_error(conn, 0, "%s", wire_tls_reason(conn->tls));
             else if (conn->state != WIRE_LEAVING)
                 wire_conn_error(conn, 0, "reading failed: %s", strerror(errno));
             lost(client, link);
@@ -555,7 +564,9 @@ static int64_t next_event(const struct wire_client *client, int64_t until) {
 static void sleep_and_read(struct wire_client *client, int64_t wake) {
     for (size_t i = 0; i < client->link_count; i++) {
         const struct wire_conn *conn = &client->links[i].conn;
-        bool output = conn->state == WIRE_CONNECTING || conn->blocked;
+        /* A handshake that waits for the peer is not blocked by the socket. */
+        bool blocked = conn->blocked && (conn->tls == NULL || wire_tls_pending(conn->tls));
+        bool output = conn->state == WIRE_CONNECTING || blocked;
         client->polls[i] = (struct pollfd){conn->state != WIRE_FREE ? conn->fd : -1,
                                            (short)(output ? POLLIN | POLLOUT : POLLIN), 0};
     }
@@ -651,6 +662,11 @@ struct wire_client *wire_client_new(const struct wire_client_options *options, c
     if (client->links == NULL || client->polls == NULL || client->streams == NULL ||
         client->addresses == NULL || client->fields == NULL)
         goto fail;
+    if (options->tls != NULL) {
+        client->tls = wire_tls_new(options->tls, error, room);
+        if (client->tls == NULL)
+            goto fail;
+    }
     for (size_t i = client->capacity; i-- > 0;) {
         client->streams[i].next = client->free;
         client->free = &client->streams[i];
@@ -695,6 +711,7 @@ void wire_client_free(struct wire_client *client) {
     for (size_t i = 0; client->links != NULL && i < client->link_count; i++)
         if (client->links[i].conn.owner != NULL)
             wire_conn_free(&client->links[i].conn);
+    wire_tls_free(client->tls);
     for (size_t i = 0; i < client->address_count; i++)
         freeaddrinfo(client->addresses[i]);
     for (size_t i = 0; i < client->field_count; i++)

@@ -31,9 +31,10 @@ struct wire_client_options {
     size_t host_count;
     const char *port;
     uint32_t connections, in_flight;
-    int64_t timeout;                 /* nanoseconds for each request */
-    bool compressed;                 /* the batches are, as grpc-encoding among the fields says */
-    const struct wire_field *fields; /* of every request; copied */
+    int64_t timeout; /* nanoseconds for each request */
+    bool compressed; /* the batches are, as grpc-encoding among the fields says */
+    const struct wire_tls_options *tls; /* NULL: in the clear; read here and not kept */
+    const struct wire_field *fields;    /* of every request; copied */
     size_t field_count;
     int64_t *sent;       /* requests, spans, bytes: raised before a request can leave */
     int64_t *blocked;    /* by enum wire_blocked: nanoseconds, raised as they pass */

@@ -265,17 +265,20 @@ static int get_fields(PyObject *sequence, struct wire_field *out, size_t *count)
 }
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"hosts",      "port", "fields",      "sent",
-                               "blocked",    "stop", "connections", "in_flight",
-                               "timeout_ns", "held", "compressed",  NULL};
+    static char *keywords[] = {"hosts",      "port",        "fields",    "sent",       "blocked",
+                               "stop",       "connections", "in_flight", "timeout_ns", "held",
+                               "compressed", "tls",         NULL};
     PyObject *hosts, *fields, *sent, *blocked, *stop;
     const char *port;
     long connections, in_flight, held;
     long long timeout;
     int compressed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllLl|p:Client", keywords, &PyTuple_Type,
-                                     &hosts, &port, &PyTuple_Type, &fields, &sent, &blocked, &stop,
-                                     &connections, &in_flight, &timeout, &held, &compressed))
+    PyObject *encrypted = Py_None;
+    struct wire_tls_options tls = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllLl|pO:Client", keywords,
+                                     &PyTuple_Type, &hosts, &port, &PyTuple_Type, &fields, &sent,
+                                     &blocked, &stop, &connections, &in_flight, &timeout, &held,
+                                     &compressed, &encrypted))
         return NULL;
     if (connections < 1 || connections > CONNECTIONS_MAX)
         return PyErr_Format(PyExc_ValueError, "connections is %ld, not 1 to %d", connections,
@@ -288,6 +291,17 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (timeout < 1)
         return PyErr_Format(PyExc_ValueError, "timeout_ns is %lld, not positive", timeout);
 
+    if (encrypted != Py_None) {
+        int verify;
+        if (!PyTuple_Check(encrypted)) {
+            PyErr_SetString(PyExc_TypeError, "tls is not a tuple");
+            return NULL;
+        }
+        if (!PyArg_ParseTuple(encrypted, "szzzp:tls", &tls.host, &tls.ca, &tls.certificate,
+                              &tls.key, &verify))
+            return NULL;
+        tls.verify = verify != 0;
+    }
     struct wire_field list[FIELDS_MAX];
     const char *names[HOSTS_MAX];
     char error[160];
@@ -298,6 +312,7 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         .in_flight = (uint32_t)in_flight,
         .timeout = timeout,
         .compressed = compressed != 0,
+        .tls = encrypted != Py_None ? &tls : NULL,
         .fields = list,
     };
     Py_ssize_t host_count = PyTuple_Size(hosts);

@@ -174,6 +174,7 @@ int wire_conn_init(struct wire_conn *conn, uint32_t capacity, const struct wire_
 }
 
 void wire_conn_free(struct wire_conn *conn) {
+    wire_tls_end(conn->tls, conn->fd);
     if (conn->fd >= 0)
         close(conn->fd);
     if (conn->inflater != NULL)
@@ -284,6 +285,15 @@ static void burst_gone(struct wire_conn *conn) {
     conn->refill = true;
 }
 
+/* As sendmsg. */
+static ssize_t write_pieces(struct wire_conn *conn, const struct iovec *pieces, size_t count) {
+    if (conn->tls != NULL)
+        return wire_tls_send(conn->tls, conn->fd, pieces, count);
+    const struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)pieces,
+                                   .msg_iovlen = count};
+    return sendmsg(conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void wire_conn_close(struct wire_conn *conn) {
     if (conn->fd >= 0) {
         uint8_t bytes[WIRE_FRAME_HEADER + 8];
@@ -291,10 +301,13 @@ void wire_conn_close(struct wire_conn *conn) {
         put32(at, 0);
         put32(at + 4, conn->error);
         /* A courtesy: only where it would not stand in the middle of another frame. */
+        const struct iovec piece = {bytes, sizeof bytes};
         if (conn->state >= WIRE_GREETING && !conn->sealed)
-            (void)!send(conn->fd, bytes, sizeof bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+            (void)!write_pieces(conn, &piece, 1);
+        wire_tls_end(conn->tls, conn->fd);
         close(conn->fd);
     }
+    conn->tls = NULL;
     conn->fd = -1;
     conn->state = WIRE_FREE;
     burst_gone(conn);
@@ -435,22 +448,29 @@ void wire_conn_fill(struct wire_conn *conn) {
 }
 
 bool wire_conn_has_output(const struct wire_conn *conn) {
-    return conn->iov_count > 0 || conn->control_length > 0;
+    return conn->iov_count > 0 || conn->control_length > 0 ||
+           (conn->tls != NULL && wire_tls_pending(conn->tls));
+}
+
+static int write_failed(struct wire_conn *conn) {
+    if (conn->tls != NULL && errno == EPROTO)
+        return wire_conn_error(conn, NO_ERROR, "%s", wire_tls_reason(conn->tls));
+    return wire_conn_error(conn, NO_ERROR, "writing failed: %s", strerror(errno));
 }
 
 int wire_conn_flush(struct wire_conn *conn) {
     if (conn->overflow)
         return wire_conn_error(conn, ENHANCE_YOUR_CALM,
                                "it wants more answers than it is willing to read");
+    if (conn->tls != NULL && wire_tls_pending(conn->tls) && write_pieces(conn, NULL, 0) < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : write_failed(conn);
     if (!conn->sealed && conn->control_length > 0) {
         conn->control_in_burst = conn->control_length;
         conn->acks = 0;
         add(conn, conn->control, conn->control_length);
     }
     while (conn->iov_at < conn->iov_count) {
-        struct msghdr message = {.msg_iov = conn->iov + conn->iov_at,
-                                 .msg_iovlen = conn->iov_count - conn->iov_at};
-        ssize_t sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = write_pieces(conn, conn->iov + conn->iov_at, conn->iov_count - conn->iov_at);
         if (sent < 0) {
             if (errno == EINTR)
                 continue;
@@ -458,7 +478,7 @@ int wire_conn_flush(struct wire_conn *conn) {
                 conn->sealed = true;
                 return 0;
             }
-            return wire_conn_error(conn, NO_ERROR, "writing failed: %s", strerror(errno));
+            return write_failed(conn);
         }
         conn->written += (uint64_t)sent;
         size_t rest = (size_t)sent;
@@ -473,7 +493,7 @@ int wire_conn_flush(struct wire_conn *conn) {
             conn->sealed = true;
     }
     burst_gone(conn);
-    return 1;
+    return conn->tls == NULL || !wire_tls_pending(conn->tls);
 }
 
 /* Ends of streams. */

@@ -18,6 +18,7 @@
 #include "unzstd.h"
 #include "wire_answer.h"
 #include "wire_headers.h"
+#include "wire_tls.h"
 
 enum {
     WIRE_FRAME_HEADER = 9,
@@ -120,6 +121,7 @@ enum wire_state { WIRE_FREE, WIRE_CONNECTING, WIRE_GREETING, WIRE_OPEN, WIRE_LEA
 struct wire_conn {
     enum wire_state state;
     int fd;
+    struct wire_tls_link *tls;    /* NULL in the clear; set by the owner before it starts */
     int64_t greet_by;             /* the owner's: when an unfinished greeting has failed */
     bool answered;                /* at least one request was answered */
     char reason[WIRE_REASON_MAX]; /* why it is to be closed */

@@ -8,9 +8,9 @@ static const struct {
     const char *name, *value;
     uint8_t index;
 } STATIC[] = {
-    {":authority", NULL, 1},  {":method", "POST", 3},      {":path", NULL, 4},
-    {":scheme", "http", 6},   {"authorization", NULL, 23}, {"content-type", NULL, 31},
-    {"user-agent", NULL, 58},
+    {":authority", NULL, 1},    {":method", "POST", 3},   {":path", NULL, 4},
+    {":scheme", "http", 6},     {":scheme", "https", 7},  {"authorization", NULL, 23},
+    {"content-type", NULL, 31}, {"user-agent", NULL, 58},
 };
 enum { FIRST_DYNAMIC = 62, ENTRY_OVERHEAD = 32 };
 
@@ -84,7 +84,7 @@ int wire_headers_encode(struct wire_headers *headers, const struct wire_field *f
                         whole = STATIC[s].index;
                 }
             }
-            if (name == 3 || name == 6)
+            if (name == 3 || name == 6 || name == 7)
                 name = whole; /* those entries' names go with their values here */
             size_t size = field->name_length + field->value_length + ENTRY_OVERHEAD;
             bool fits = whole == 0 && size <= table - used;

@@ -7,11 +7,14 @@
 #include "unzstd.h"
 #include "wire_client_type.h"
 #include "wire_receiver_type.h"
+#include "wire_tls.h"
 
 static int wire_exec(PyObject *module) {
     if (add_type(module, &wire_client_type_spec) < 0)
         return -1;
     if (add_type(module, &wire_receiver_type_spec) < 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "TLS", WIRE_TLS_KNOWN) < 0)
         return -1;
     return PyModule_AddIntConstant(module, "ZSTD", UNZSTD_KNOWN);
 }

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import gzip
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -116,6 +117,7 @@ class Decoder:
         3: (":method", "POST"),
         4: (":path", "/"),
         6: (":scheme", "http"),
+        7: (":scheme", "https"),
         23: ("authorization", ""),
         31: ("content-type", ""),
         58: ("user-agent", ""),
@@ -316,8 +318,10 @@ class Peer:
         values: Mapping[int, int] | None,
         raw: bool,
         listener: socket.socket,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._behaviour, self._values, self._raw = behaviour, values or {}, raw
+        self._context = context
         self._stopping = threading.Event()
         self._listener = listener
         self._listener.settimeout(0.02)
@@ -342,10 +346,14 @@ class Peer:
 
     def _run(self, wire: Wire) -> None:
         try:
+            if self._context is not None:
+                wire.socket.settimeout(5)
+                wire.socket = self._context.wrap_socket(wire.socket, server_side=True)
+                wire.socket.settimeout(0.02)
             if not self._raw:
                 wire.greet(self._values)
             self._behaviour(wire)
-        except Gone:
+        except (Gone, ssl.SSLError, ConnectionError):
             pass
         except Exception as error:
             self.errors.append(error)
@@ -373,11 +381,13 @@ def peer(
     raw: bool = False,
     port: int = 0,
     listener: socket.socket | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[Peer]:
-    """A peer that does this; `values` are its SETTINGS; `raw`: without greeting the client."""
+    """A peer that does this; `values` are its SETTINGS; `raw`: without greeting the client;
+    `context`: over TLS."""
     if listener is None:
         listener = socket.create_server(("127.0.0.1", port))
-    running = Peer(behaviour, values, raw, listener)
+    running = Peer(behaviour, values, raw, listener, context)
     try:
         yield running
     finally:

@@ -20,11 +20,12 @@ import pytest
 from certificates import DAY, NOW, Authority, Pair
 
 from blaster.errors import TargetUnreachable
+from blaster.transport.choice import wire_speaks_tls
 from blaster.transport.otlp_settings import OtlpOptions, resolve
 from blaster.transport.probe import probe
 from blaster.transport.tls import Tls
 
-TRANSPORTS = ["grpc", "http"]
+TRANSPORTS = ["grpc", "http", *(["wire"] if wire_speaks_tls() else [])]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def port_of(peer: peers.Collector, transport: str) -> int:
 def test_runs_against_the_collector(
     collector_binary: Path, tmp_path: Path, authority: Authority, server: Pair
 ) -> None:
-    """With mTLS every span of a run is accepted, over gRPC and over HTTP; without our certificate
+    """With mTLS every span of a run is accepted, over each transport; without our certificate
     the run ends before it begins, and says what is missing."""
     client = authority.issue("client")
     with tls_collector(collector_binary, server, authority.file) as peer:
@@ -89,7 +90,7 @@ def test_runs_against_the_collector(
             assert ran.returncode == 3 and "client certificate" in ran.stderr
             assert len(ran.stderr.splitlines()) == 1
         counted = peer.wait_for("otelcol_receiver_accepted_spans", sent)
-    assert counted["otelcol_receiver_accepted_spans"] == sent == 4000
+    assert counted["otelcol_receiver_accepted_spans"] == sent == 2000 * len(TRANSPORTS)
 
 
 WRONG = {

@@ -23,6 +23,11 @@ def wire_takes_zstd() -> bool:
     return wire_is_built() and bool(importlib.import_module("blaster._wire").ZSTD)
 
 
+def wire_speaks_tls() -> bool:
+    """Whether that extension was built with OpenSSL."""
+    return wire_is_built() and bool(importlib.import_module("blaster._wire").TLS)
+
+
 def check(name: str) -> str:
     """``name``, which ``--transport`` gave. UsageError where there is no such transport."""
     if name not in NAMES:
@@ -44,15 +49,18 @@ def choose(name: str, spoken: Protocol = "grpc", tls: Tls | None = None) -> str:
     if name == "auto" and spoken == "http":
         return "http"
     if name == "auto":
-        name = "wire" if wire_is_built() and tls is None else "grpc"
+        name = "wire" if wire_is_built() and (tls is None or wire_speaks_tls()) else "grpc"
     if name == "wire" and not wire_is_built():
         raise UsageError(
             "--transport 'wire': blaster._wire is not built; blaster doctor says what to install"
         )
-    if name == "wire" and tls is not None:
-        raise UsageError("--transport 'wire': cannot speak TLS; grpc and http can")
+    if name == "wire" and tls is not None and not wire_speaks_tls():
+        raise UsageError(
+            "--transport 'wire': blaster._wire was built without OpenSSL; grpc and http speak TLS"
+        )
     if name == "grpc" and tls is not None and not tls.verify:
         raise UsageError(
-            "--insecure-skip-verify: grpcio always verifies; use --ca-cert, or --transport http"
+            "--insecure-skip-verify: grpcio always verifies; use --ca-cert, or --transport wire or "
+            "http"
         )
     return name

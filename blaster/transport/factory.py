@@ -46,6 +46,7 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 in_flight=settings.in_flight,
                 timeout_s=otlp.timeout_s,
                 metadata=otlp.headers,
+                tls=otlp.tls,
                 encoding=otlp.compression,
                 sent=sent,
                 stop=stop,

@@ -23,6 +23,7 @@ from blaster.transport.base import (
     Int64,
 )
 from blaster.transport.compression import NONE
+from blaster.transport.tls import Tls
 from blaster.units import quoted
 
 HELD_BUFFERS = 64
@@ -31,7 +32,8 @@ request in flight, so that there are never more than ``in_flight`` either."""
 
 
 class WireTransport:
-    """A Transport over ``connections`` cleartext HTTP/2 connections, paced in C.
+    """A Transport over ``connections`` HTTP/2 connections, paced in C. ``tls``: None sends in the
+    clear. ``encoding``: what the batches are compressed with.
 
     ``send`` returns when the last request of the chunk was offered; its bytes may still be on their
     way, and the chunk's buffer is kept until they have left. :meth:`holds` says whether it is.
@@ -48,16 +50,20 @@ class WireTransport:
         in_flight: int,
         timeout_s: float,
         metadata: Sequence[tuple[str, str]],
+        tls: Tls | None = None,
         encoding: str = NONE,
         sent: Int64,
         stop: Int64,
     ) -> None:
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        encrypted = None
+        if tls is not None:
+            encrypted = (host, tls.ca, tls.certificate, tls.key, tls.verify)
         try:
             self._client = Client(
                 hosts=_addresses(host, port, self._name),
                 port=str(port),
-                fields=_fields(self._name, timeout_s, metadata, encoding),
+                fields=_fields(self._name, timeout_s, metadata, encoding, tls),
                 sent=sent[: SENT_BYTES + 1],
                 blocked=sent[BEHIND_NS : CAPPED_NS + 1],
                 stop=stop,
@@ -66,6 +72,7 @@ class WireTransport:
                 timeout_ns=round(timeout_s * 1e9),
                 held=max(1, min(HELD_BUFFERS, in_flight)),
                 compressed=encoding != NONE,
+                tls=encrypted,
             )
         except ValueError as error:  # a number out of its range, or too much metadata
             raise UsageError(f"{self._name}: {error}") from None
@@ -127,12 +134,16 @@ def _addresses(host: str, port: int, name: str) -> tuple[str, ...]:
 
 
 def _fields(
-    authority: str, timeout_s: float, metadata: Sequence[tuple[str, str]], encoding: str
+    authority: str,
+    timeout_s: float,
+    metadata: Sequence[tuple[str, str]],
+    encoding: str,
+    tls: object,
 ) -> tuple[tuple[bytes, bytes], ...]:
     """The header fields of every request, in the order of gRPC's PROTOCOL-HTTP2.md."""
     fields = [
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", "http" if tls is None else "https"),
         (":path", EXPORT_METHOD),
         (":authority", authority),
         ("te", "trailers"),
