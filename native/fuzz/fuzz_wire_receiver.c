@@ -1,7 +1,9 @@
 /* libFuzzer over a connection of the native receiver, fed as a client feeds it.
  *
- * sources: receiver_conn.c receiver_head.c receiver_pool.c receiver_gunzip.c unzstd.c scan.c
- * idset.c libs: libnghttp2 zlib libzstd seeds: seeds_wire_receiver.py
+ * sources: receiver_conn.c receiver_head.c receiver_pool.c receiver_gunzip.c unzstd.c
+ * sources: scan.c idset.c
+ * libs: libnghttp2 zlib libzstd
+ * seeds: seeds_wire_receiver.py
  *
  * Nothing outside the input is read (ASan), what is answered consists of whole HTTP/2 frames, no
  * more output piles up than promised, and all memory comes back. */
