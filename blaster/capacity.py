@@ -22,9 +22,9 @@ from blaster.sink.server import SinkOptions
 from blaster.transport.base import Status
 from blaster.transport.otlp_settings import protocol_of
 from blaster.units import MAX_RATE, parse_duration, parse_rate, quoted
-from blaster.verdict import capacity
-from blaster.verdict.capacity import Capacity, Ceiling, Goals, Overload
+from blaster.verdict.capacity import Capacity, Ceiling, Goals, Overload, fit_law
 from blaster.verdict.limit import GENERATOR
+from blaster.verdict.search import OVERLOAD, search_ceiling
 from blaster.verdict.thresholds import value_at
 from blaster.verdict.trial import Trial, trial_of
 
@@ -154,13 +154,13 @@ def find(
             trials.ceiling = calibrate(options, signals)
         else:
             trials.ceiling = ceiling_of(search.cluster, options)
-        found = capacity.search(search.goals, trials.ceiling, trials.measure)
+        found = search_ceiling(search.goals, trials.ceiling, trials.measure)
         rate = found.pdr or found.ndr
         if rate and found.limited_by != GENERATOR:
-            before = trials.measure(capacity.OVERLOAD, RECOVERY_LOAD * rate, 1.0, found.batch)
+            before = trials.measure(OVERLOAD, RECOVERY_LOAD * rate, 1.0, found.batch)
             found.trials.append(before)
             found.overload = trials.overload(rate, found.batch, before.p99_ms or 0.0)
-    found.usl = capacity.fit_law(found.trials)
+    found.usl = fit_law(found.trials)
     found.duration_s = round(time.monotonic() - began, 3)
     return found
 

@@ -15,8 +15,8 @@ from blaster.capacity import recovery_s
 from blaster.report.capacity import plot
 from blaster.transport.base import OUTCOME, Status
 from blaster.transport.choice import wire_is_built
-from blaster.verdict import capacity
 from blaster.verdict.capacity import Ceiling, Goals
+from blaster.verdict.search import search_ceiling
 from blaster.verdict.trial import Trial
 
 GOALS = Goals(trial_s=1.0, repeats=1)
@@ -54,7 +54,7 @@ def target(rate: float, **more: Any) -> Callable[[str, float, float, int], Trial
 @pytest.mark.parametrize("rate", [1_500, 2_000, 5_000, 20_000, 50_000, 150_000, 1_234_567])
 def test_finds_the_ceiling(rate: int) -> None:
     """The no-drop rate is within the precision of the target's, in some twenty trials."""
-    found = capacity.search(GOALS, FAST, target(rate))
+    found = search_ceiling(GOALS, FAST, target(rate))
     assert found.ndr == pytest.approx(rate, rel=0.011) and found.ndr <= rate
     assert found.pdr is not None and found.ndr <= found.pdr <= rate * 1.002
     assert found.limited_by == "target"
@@ -68,31 +68,31 @@ def test_partial_drops() -> None:
         share = 1.0 if load <= 10_000 else 0.99 if load <= 40_000 else 0.2
         return trial(phase, load, seconds, load * share)
 
-    found = capacity.search(dataclasses.replace(GOALS, loss_ratio=0.02), FAST, measure)
+    found = search_ceiling(dataclasses.replace(GOALS, loss_ratio=0.02), FAST, measure)
     assert found.ndr == pytest.approx(10_000, rel=0.011)
     assert found.pdr == pytest.approx(40_000 * 0.99, rel=0.011)
 
 
 def test_the_generator_is_never_the_capacity() -> None:
     """Where the generator was the limit, no rate is reported."""
-    all_in = capacity.search(GOALS, FAST, target(1e12))
+    all_in = search_ceiling(GOALS, FAST, target(1e12))
     assert (all_in.ndr, all_in.pdr, all_in.limited_by) == (None, None, "generator")
     ours = {"limited_by": "generator"}
-    late = capacity.search(GOALS, FAST, target(30_000, **ours))
+    late = search_ceiling(GOALS, FAST, target(30_000, **ours))
     assert (late.ndr, late.pdr, late.limited_by) == (None, None, "generator")
-    near = capacity.search(GOALS, None, target(30_000))
+    near = search_ceiling(GOALS, None, target(30_000))
     assert near.ndr is not None and near.limited_by == "target"
 
 
 def test_the_highest_rate_asked_for() -> None:
     """When the highest rate asked for comes through, it is reported, and nobody was the limit."""
-    found = capacity.search(dataclasses.replace(GOALS, max_rate=3_000), FAST, target(5_000))
+    found = search_ceiling(dataclasses.replace(GOALS, max_rate=3_000), FAST, target(5_000))
     assert (found.ndr, found.limited_by) == (3_000, "nobody")
 
 
 def test_a_target_that_takes_nothing() -> None:
     """Its rates are 0, not unknown."""
-    found = capacity.search(GOALS, FAST, target(0))
+    found = search_ceiling(GOALS, FAST, target(0))
     assert (found.ndr, found.pdr, found.limited_by) == (0, 0, "target")
 
 
@@ -103,7 +103,7 @@ def test_within_thresholds() -> None:
         broken = ["latency_ms.response.p99 < 10"] if load > 12_000 else []
         return trial(phase, load, seconds, 20_000, broken=broken)
 
-    found = capacity.search(dataclasses.replace(GOALS, thresholds=True), FAST, measure)
+    found = search_ceiling(dataclasses.replace(GOALS, thresholds=True), FAST, measure)
     assert found.ndr == pytest.approx(20_000, rel=0.011)
     assert found.within_thresholds == pytest.approx(12_000, rel=0.011)
 
@@ -116,7 +116,7 @@ def test_one_hiccup_does_not_decide() -> None:
         hiccup = phase == "search" and next(calls) % 7 == 0
         return trial(phase, load, seconds, 0.9 * load if hiccup else 20_000)
 
-    found = capacity.search(dataclasses.replace(GOALS, repeats=3), FAST, measure)
+    found = search_ceiling(dataclasses.replace(GOALS, repeats=3), FAST, measure)
     assert found.ndr == pytest.approx(20_000, rel=0.03)
 
 

@@ -25,8 +25,6 @@ from blaster.measure.histogram import Histogram
 from blaster.report import html
 from blaster.report.document import of, read
 
-pytestmark = pytest.mark.xdist_group("report")  # one browser, and one run to look at
-
 RUN_CHARTS = {"rates", "latency", "percentiles", "heat", "cpu", "memory", "flight"}
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
 
