@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from blaster.backends.client import AskFailed, Client
 
 MOST_SAMPLES = 200_000
@@ -55,6 +53,9 @@ def read(client: Client, path: str = "/metrics") -> Page:
 
 def parse(text: str) -> Page:
     """The samples of Prometheus' text format. ValueError where it is malformed or too long."""
+    # Not at the top: a run that reads no page need not wait for it.
+    from prometheus_client.parser import text_string_to_metric_families
+
     samples: dict[str, dict[Labels, float]] = {}
     count = 0
     try:

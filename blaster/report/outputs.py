@@ -10,7 +10,6 @@ from blaster.engine.results import Results
 from blaster.errors import UsageError
 from blaster.report import github, json_file
 from blaster.report.csv_file import to_csv
-from blaster.report.html import to_html
 from blaster.report.junit import to_junit
 from blaster.report.markdown import to_markdown
 from blaster.verdict.capacity import Capacity
@@ -62,6 +61,8 @@ class Outputs:
 
 def _text(option: str, found: Results | Capacity, raw: dict[str, Any] | None) -> str:
     if option == "--html":
+        from blaster.report.html import to_html  # with Jinja, which few runs need
+
         return to_html(found, raw)
     if option == "--csv":
         return to_csv(found)
