@@ -574,3 +574,23 @@ def test_default(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> N
     )
     assert ran.returncode == 0, ran
     assert cli.results(out)["configuration"]["retry"] == expected
+
+
+def test_over_http(tmp_path: Path) -> None:
+    """429, 502, 503 and 504 are sent again, after the time that the sink asks for where it does;
+    another status is not. Nothing comes to the sink twice."""
+    faults = ("http=429@4%", "http=502@4%", "http=503,retry-after=1s@4%", "http=504@4%")
+    out = tmp_path / "r.json"
+    ran = cli.blaster(
+        *("run", "--embedded", "--transport", "http", "--rate", "2k", "--duration", "2s"),
+        *("--batch", "20", "--seed", "3", "--quiet", "--json", str(out)),
+        *(word for fault in (*faults, "http=500@10%") for word in ("--fault", fault)),
+    )
+    assert ran.returncode == 1, ran.stderr
+    read = cli.results(out)
+    requests, spans = read["requests"], read["spans"]
+    assert set(requests["retried_by_status"]) == {"HTTP_429", "HTTP_502", "HTTP_503", "HTTP_504"}
+    assert requests["retried"] == sum(requests["retried_by_status"].values())
+    assert requests["by_status"]["HTTP_500"] * 20 == spans["failed"] > 0
+    assert set(requests["by_status"]) == {"OK", "HTTP_500"}
+    assert requests["possible_duplicates"] == 0 and read["sink"]["spans"] == spans["accepted"]
