@@ -80,9 +80,10 @@ def cpu_seconds() -> float:
 def connect(port: int) -> Any:
     import numpy as np
 
+    from blaster.transport.base import RAISED
     from blaster.transport.wire import WireTransport
 
-    sent, stop = np.zeros(3, np.int64), np.zeros(1, np.int64)
+    sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
     transport = WireTransport(
         host="127.0.0.1",
         port=port,

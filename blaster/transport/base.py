@@ -173,10 +173,10 @@ class Chunk:
 class Transport(Protocol):
     """Sends batches in order, each no earlier than its scheduled time, and never loses count.
 
-    ``sent`` is an int64 array in shared memory (SENT_REQUESTS, SENT_SPANS, SENT_BYTES) that a
-    transport raises *before* the first byte of a request can leave, so that what a killed worker
-    sent is known; not for a chunk that is sent ``again``. ``stop`` is an int64 array of one: once
-    it is not 0, ``send`` and ``wait`` return within 100 ms.
+    ``sent`` is an int64 array (RAISED) in shared memory whose SENT_REQUESTS, SENT_SPANS and
+    SENT_BYTES a transport raises *before* the first byte of a request can leave, so that what a
+    killed worker sent is known; not for a chunk that is sent ``again``. ``stop`` is an int64 array
+    of one: once it is not 0, ``send`` and ``wait`` return within 100 ms.
     """
 
     framing: Literal["bytes", "buffer"]
