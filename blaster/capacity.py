@@ -360,6 +360,8 @@ def _target(search: Search) -> Iterator[load_test.Options]:
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
         )
+    if search.cluster is not None:
+        search.cluster.check_loopback()
     with EmbeddedSink(*search.sink) as sink:
         watch = options.watch or (str(sink.pid),)
         endpoint = _endpoint(sink, options)

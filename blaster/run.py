@@ -618,11 +618,8 @@ def _check_cluster(options: Options, otlp: OtlpSettings, cluster: Cluster) -> Ot
     """The settings for the cluster's hosts. UsageError for what cannot be done there."""
     if options.record is not None:
         raise UsageError(f"--record {quoted(options.record)}: cannot be used with --cluster")
-    if options.embedded and not cluster.is_here:
-        raise UsageError(
-            "--embedded: the sink listens on this machine's loopback only; with --cluster start "
-            "`blaster sink --host ADDRESS` and give --endpoint"
-        )
+    if options.embedded:
+        cluster.check_loopback()
     cluster.check_same()
     return dataclasses.replace(otlp, transport=cluster.transport(options.transport, otlp.transport))
 

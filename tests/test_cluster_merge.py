@@ -1,5 +1,6 @@
 """What many hosts report adds up to what one would have: words, histograms, accounts."""
 
+import asyncio
 import pickle
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blaster.cluster.about import About, check_same, here
+from blaster.cluster.cluster import Cluster, Member
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Final, Order, Report, Sealed
 from blaster.cluster.words import Sum, Told, latencies, pack, unpack
@@ -323,3 +325,14 @@ def test_hosts_with_other_versions_are_named() -> None:
         check_same(ours, {"10.0.0.2": ours, "10.0.0.3": other})
     numpy = ours.versions["numpy"]
     assert f"10.0.0.3 has numpy 1.0 and not {numpy}" in str(error.value)
+
+
+def test_an_embedded_sink_is_only_for_hosts_on_loopback() -> None:
+    """A run or a search with --embedded is refused where a host could not reach the sink."""
+    loop = asyncio.new_event_loop()
+    for there in ("127.0.0.2", "::1"):
+        Cluster("tcp://a:1", [Member(there, None, here())], loop).check_loopback()  # type: ignore[arg-type]
+    far = Cluster("tcp://a:1", [Member("10.9.0.1", None, here())], loop)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--embedded: the sink listens on this machine"):
+        far.check_loopback()
+    loop.close()

@@ -56,17 +56,20 @@ class Cluster:
         return min(member.about.cpus for member in self.members)
 
     @property
-    def is_here(self) -> bool:
-        """Whether all hosts are on this machine's loopback, where an embedded sink listens."""
-        return all(_is_loopback(member.address) for member in self.members)
-
-    @property
     def names(self) -> list[str]:
         """What the hosts are called: by their names, or by their addresses where names repeat."""
         names = [member.about.name for member in self.members]
         if len(set(names)) == len(names) > 1:
             return names
         return [member.address for member in self.members]
+
+    def check_loopback(self) -> None:
+        """UsageError where a host is not on this machine's loopback, where an embedded sink is."""
+        if not all(_is_loopback(member.address) for member in self.members):
+            raise UsageError(
+                "--embedded: the sink listens on this machine's loopback only; with --cluster "
+                "start `blaster sink --host ADDRESS` and give --endpoint"
+            )
 
     def check_same(self) -> None:
         """UsageError where a host has other versions than this one."""
