@@ -43,7 +43,8 @@ def test_embedded_runs_are_exact(tmp_path: Path, name: str, layout: str) -> None
     assert (asked["workload"], asked["layout"]) == (name, layout)
     if name == "web-shop":
         traces = found["injected"] - found["of_workload"]
-        assert traces == pytest.approx(spans["sent"] / asked["spans_per_trace"] / 10, rel=0.05)
+        # A quota is met to a whole trace.
+        assert traces == pytest.approx(spans["sent"] / asked["spans_per_trace"] / 10, abs=1)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
