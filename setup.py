@@ -43,6 +43,7 @@ def pkg_config(packages, what):
 
 
 NATIVE = ["native_module.c", "columns_type.c", "columns.c", "template_type.c", "stamp.c"]
+NATIVE += ["batches_type.c", "batches.c", "arrays.c"]
 NATIVE += ["scanner_type.c", "scan.c", "idset.c"]
 NATIVE += ["digits_functions.c", "digits.c"]
 extensions = [extension("_native", NATIVE)]

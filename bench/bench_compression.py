@@ -43,15 +43,17 @@ def batches(name: str, spans: int = 500, count: int = 8) -> list[bytes]:
     scenario = loaded.with_overrides(workload=name, batch=spans)
     plan = Plan.of(scenario, seed=1, workers=1, mix=mix_of(scenario, 1))
     held = plan.shard(0).of(np.arange(count))
-    columns = plan.column_source().make(
+    source = plan.column_source()
+    batches = source.batches(plan.template.compile())
+    source.begin(
+        batches,
         held.first,
         held.counts,
         np.full(count, time.time_ns()),
         parts=held.parts,
         quota_first=held.quota,
     )
-    kernel = plan.template.compile()
-    return kernel.stamp_bytes(columns.arrays, columns.variants, columns.counts)
+    return list(batches)
 
 
 def run(encoding: str, seconds: float) -> float:

@@ -37,11 +37,10 @@ def bare(port: int, spans: int, seconds: float) -> None:
     from blaster.transport.base import EXPORT_METHOD
 
     mix = Mix([flat.shape(1)], Fraction(1, 10))
-    columns = ColumnSource(1, mix).make(
-        np.zeros(1, np.int64), np.full(1, spans), np.full(1, time.time_ns())
-    )
-    kernel = mix.template.compile()
-    (batch,) = kernel.stamp_bytes(columns.arrays, columns.variants, columns.counts)
+    source = ColumnSource(1, mix)
+    batches = source.batches(mix.template.compile())
+    source.begin(batches, np.zeros(1, np.int64), np.full(1, spans), np.full(1, time.time_ns()))
+    (batch,) = batches
 
     async def loop() -> tuple[int, float]:
         options = [("grpc.use_local_subchannel_pool", 1)]

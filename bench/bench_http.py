@@ -42,7 +42,11 @@ def loop(port: int, spans: int, encoding: str, seconds: float) -> None:
         np.zeros(1, np.int64), np.full(1, spans), np.full(1, time.time_ns())
     )
     filling = mix.template.filling(columns.arrays)
-    (batch,) = mix.template.compile().stamp_bytes(filling, columns.variants, columns.counts)
+    out, offsets = bytearray(mix.batch_bytes(spans)), np.zeros(2, np.int64)
+    size = mix.template.compile().stamp_into(
+        filling, columns.variants, columns.counts, out, offsets
+    )
+    batch = bytes(out[:size])
 
     session = requests.Session()
     session.trust_env = False

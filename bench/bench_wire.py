@@ -32,13 +32,14 @@ from bench_receiver import EXPORT, Served
 TARGETS = {100: 0.9, 1000: 1.1, 8000: 1.1}
 STREAMS = (8, 16, 32, 64, 128)
 IN_FLIGHT = 64
-CHUNK_SPANS = 16_384  # the engine's
+CHUNK_SPANS = 65_536  # the engine's
 WRITE = 512 * 1024  # the wire client's burst
+RAW_SPANS = 16_384  # that `raw` sends again and again: as many bytes as the last cache holds
 SECOND = 1_000_000_000
 
 
 class Source:
-    """Fresh stamped chunks, as the engine makes them."""
+    """Fresh chunks, as the engine makes them."""
 
     def __init__(self, spans: int, requests: int) -> None:
         import numpy as np
@@ -48,28 +49,25 @@ class Source:
         from blaster.payload.mix import Mix
 
         mix = Mix([flat.shape(1)], Fraction(1, 10))
-        self._template = mix.template.compile()
         self._columns = ColumnSource(1, mix)
+        self._made = self._columns.batches(mix.template.compile())
         self._spans = np.full(requests, spans, np.int64)
-        self._per_request = spans
+        self._parts = np.zeros(requests, np.int64)
         self._ramp = np.arange(requests, dtype=np.int64) * spans
-        self._buffers = [np.zeros(mix.batch_bytes(spans) * requests, np.uint8) for _ in range(4)]
-        self._made = 0
+        self._first = 0
         self._epoch = time.time_ns() - time.monotonic_ns()
 
     def chunk(self, scheduled: Any) -> Any:
-        import numpy as np
-
         from blaster.transport.base import Chunk
 
-        first = self._ramp + self._made * self._per_request * len(self._ramp)
-        columns = self._columns.make(first, self._spans, scheduled + self._epoch)
-        offsets = np.empty(len(scheduled) + 1, np.int64)
-        # The transport may hold the last buffers: the oldest of four is free by then.
-        out = self._buffers[self._made % len(self._buffers)]
-        self._made += 1
-        self._template.stamp_into(columns.arrays, columns.variants, columns.counts, out, offsets)
-        return Chunk(scheduled, self._spans, offsets=offsets, buffer=out.data)
+        first = self._ramp + self._first
+        self._first += int(self._spans.sum())
+        spans = self._columns.begin(
+            *(self._made, first, self._spans, scheduled + self._epoch),
+            parts=self._parts,
+            quota_first=first,
+        )
+        return Chunk(scheduled, spans, made=self._made)
 
 
 def cpu_seconds() -> float:
@@ -144,10 +142,13 @@ def send_raw(port: int, spans: int, seconds: float) -> dict[str, float]:
     """The same bytes in the same pieces through a plain socket."""
     import numpy as np
 
-    chunk = Source(spans, max(1, CHUNK_SPANS // spans)).chunk(
-        np.zeros(max(1, CHUNK_SPANS // spans), np.int64)
+    batches = list(
+        Source(spans, max(2, RAW_SPANS // spans))
+        .chunk(np.zeros(max(2, RAW_SPANS // spans), np.int64))
+        .each()
     )
-    pieces = [chunk.buffer[i : i + WRITE] for i in range(0, len(chunk.buffer) - WRITE, WRITE)]
+    data = memoryview(b"".join(batches))
+    pieces = [data[i : i + WRITE] for i in range(0, len(data) - WRITE, WRITE)]
     with socket.create_connection(("127.0.0.1", port)) as connection:
         cpu, wall, sent = cpu_seconds(), time.monotonic(), 0
         while time.monotonic() - wall < seconds:
@@ -157,7 +158,7 @@ def send_raw(port: int, spans: int, seconds: float) -> dict[str, float]:
         connection.shutdown(socket.SHUT_WR)
         connection.recv(1)
         wall, cpu = time.monotonic() - wall, cpu_seconds() - cpu
-    per_span = int(chunk.offsets[1]) / spans
+    per_span = len(batches[0]) / spans
     return {"spans": sent / per_span, "cpu": cpu, "wall": wall}
 
 
@@ -256,7 +257,7 @@ def one_request(spans: int) -> bytes:
     """A stamped request with the gRPC prefix: the constant body."""
     import numpy as np
 
-    data = bytes(Source(spans, 1).chunk(np.zeros(1, np.int64)).buffer)
+    (data,) = Source(spans, 1).chunk(np.zeros(1, np.int64)).each()
     return b"\0" + len(data).to_bytes(4, "big") + data
 
 

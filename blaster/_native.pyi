@@ -1,6 +1,6 @@
 """The C kernel: making columns, stamping batches and scanning requests."""
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, final
 
 import numpy as np
 from typing_extensions import Buffer as _Buffer
@@ -53,6 +53,46 @@ class ColumnKernel:
 
         Raises ValueError for numbers out of range, and when the columns have too few rows.
         """
+
+    def variants(self, quota: Buffer, counts: Buffer, parts: Buffer, out: Buffer, /) -> None:
+        """The template's variants (uint16) for the batches' traces.
+
+        Raises ValueError when ``out`` has too few rows."""
+
+@final
+class Batches:
+    """An iterator that makes each batch, its columns and its bytes, when it is asked for it.
+
+    It makes them from ``columns`` for ``template``, one of protobuf. Raises ValueError when the
+    template takes other columns than are made. One thread may use it at a time.
+    """
+
+    def __init__(self, columns: ColumnKernel, template: Template) -> None: ...
+    def begin(
+        self,
+        first: Buffer,
+        counts: Buffer,
+        parts: Buffer,
+        quota: Buffer,
+        ended: Buffer,
+        digits: Buffer,
+        spans: Buffer,
+        /,
+    ) -> None:
+        """These batches (int64, one item a batch) come next, in place of any before; ``digits``
+        (uint32) are all their traces' drawn digits. The spans of each go to ``spans``.
+
+        The arrays must not change until the last was made. Raises ValueError for numbers out of
+        range, and when the digits are fewer than the traces take.
+        """
+
+    def __iter__(self) -> Batches: ...
+    def __next__(self) -> bytes:
+        """The next batch."""
+
+    @property
+    def source(self) -> object:
+        """The same for blaster._wire, which makes them without the GIL."""
 
 def hex_digits(data: Buffer, /) -> bytes:
     """Two hexadecimal digits for each byte."""
@@ -124,11 +164,6 @@ class Template:
             tuple[bytes, tuple[tuple[int, int, int, int], ...], tuple[int, ...], int], ...
         ],
     ) -> None: ...
-    def stamp_bytes(
-        self, columns: tuple[Buffer, ...], variants: Buffer, counts: Buffer, /
-    ) -> list[bytes]:
-        """One ``bytes`` for each batch; ``variants`` uint16, one a trace, ``counts`` int64."""
-
     def stamp_into(
         self,
         columns: tuple[Buffer, ...],

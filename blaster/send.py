@@ -80,12 +80,7 @@ def _export(settings: Settings, data: bytes) -> tuple[str, str]:
     transport.connect(CONNECT_TIMEOUT_S)
     try:
         now = time.monotonic_ns()
-        chunk = Chunk(np.array([now]), np.array([1]))
-        if transport.framing == "bytes":
-            chunk.batches = [data]
-        else:
-            chunk.buffer, chunk.offsets = memoryview(data), np.array([0, len(data)])
-        transport.send(chunk, now + timeout_ns)
+        transport.send(Chunk.of([data], np.array([now]), np.array([1])), now + timeout_ns)
         transport.drain(now + timeout_ns)
         outcomes = transport.outcomes()
     finally:

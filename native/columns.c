@@ -50,12 +50,23 @@ static inline const struct columns_part *next_cell(const struct columns_mix *mix
     return cycle->parts + step(cycle, &walk->places[kind]) * mix->parts;
 }
 
-int64_t columns_entries(const struct columns_mix *mix, const struct columns_batch *batch) {
+struct columns_totals columns_totals(const struct columns_mix *mix,
+                                     const struct columns_batch *batch) {
     struct walk walk = walk_from(mix, batch->quota);
-    int64_t entries = 0;
+    struct columns_totals totals = {0, 0};
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct columns_part *part = next_cell(mix, &walk) + batch->part;
+        totals.entries += part->length;
+        totals.spans += part->spans;
+    }
+    return totals;
+}
+
+void columns_variants(const struct columns_mix *mix, const struct columns_batch *batch,
+                      uint16_t *variants) {
+    struct walk walk = walk_from(mix, batch->quota);
     for (size_t i = 0; i < batch->count; i++)
-        entries += next_cell(mix, &walk)[batch->part].length;
-    return entries;
+        variants[i] = next_cell(mix, &walk)[batch->part].variant;
 }
 
 int64_t columns_fill(const struct columns_mix *mix, const struct columns_batch *batch,

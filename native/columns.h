@@ -49,6 +49,23 @@ struct columns_batch {
     int64_t ended;
 };
 
+/* Many batches, an item of each array a batch. */
+struct columns_rows {
+    const int64_t *first, *counts, *parts, *quota, *ended;
+    size_t count;
+    size_t traces; /* of all of them */
+};
+
+static inline struct columns_batch columns_row(const struct columns_rows *rows, size_t i) {
+    return (struct columns_batch){
+        .first = (uint64_t)rows->first[i],
+        .quota = (uint64_t)rows->quota[i],
+        .count = (size_t)rows->counts[i],
+        .part = (size_t)rows->parts[i],
+        .ended = rows->ended[i],
+    };
+}
+
 /* Where the next rows go, and the rows of entries that there is room for. */
 struct columns_out {
     uint64_t *high, *low;
@@ -58,8 +75,16 @@ struct columns_out {
     int64_t room;
 };
 
-/* The entries that the batch takes. */
-int64_t columns_entries(const struct columns_mix *mix, const struct columns_batch *batch);
+/* The entries and the spans that the batch takes. */
+struct columns_totals {
+    int64_t entries, spans;
+};
+struct columns_totals columns_totals(const struct columns_mix *mix,
+                                     const struct columns_batch *batch);
+
+/* The variants that its traces take. */
+void columns_variants(const struct columns_mix *mix, const struct columns_batch *batch,
+                      uint16_t *variants);
 
 /* Fills the batch's rows, moves `out` behind them and returns its spans; -1 when the room is too
  * small. The caller has checked `part`, `quota`, and that high, low and variants have room. */

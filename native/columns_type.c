@@ -1,48 +1,14 @@
 #include "columns_type.h"
 
-#include "columns.h"
+#include "arrays.h"
 
 enum {
     CELL_FIELDS = 5,  /* entries' first row, length, extent, spans, variant */
     ENTRY_FIELDS = 3, /* step, start, end */
     ROWS_MAX = 1 << 28,
     TRACES_MAX = INT32_MAX,
-    ARRAYS = 12,
 };
 #define NUMBERS_MAX ((int64_t)1 << 43)
-
-typedef struct {
-    PyObject_HEAD struct columns_mix kernel;
-    struct columns_part *cells;
-    struct columns_entry *entries;
-} ColumnKernel;
-
-/* The arrays of a call: the views are held across the GIL's release. */
-struct arrays {
-    Py_buffer views[ARRAYS];
-    size_t count;
-};
-
-static void release(struct arrays *arrays) {
-    while (arrays->count > 0)
-        PyBuffer_Release(&arrays->views[--arrays->count]);
-}
-
-/* The items of a contiguous array of this item size; NULL with an exception. */
-static void *take(struct arrays *arrays, PyObject *object, Py_ssize_t size, int flags,
-                  Py_ssize_t *items) {
-    Py_buffer *view = &arrays->views[arrays->count];
-    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | flags) < 0)
-        return NULL;
-    arrays->count++;
-    if (view->itemsize != size || (uintptr_t)view->buf % (size_t)size != 0) {
-        PyErr_Format(PyExc_TypeError, "array %zu: its items must be aligned and of %zd bytes",
-                     arrays->count, size);
-        return NULL;
-    }
-    *items = view->len / size;
-    return view->buf;
-}
 
 static int read_entries(ColumnKernel *self, const int64_t *rows, Py_ssize_t count) {
     self->entries = PyMem_Calloc((size_t)count + 1, sizeof *self->entries);
@@ -69,6 +35,7 @@ static int read_cells(ColumnKernel *self, const int64_t *rows, Py_ssize_t count,
             PyErr_Format(PyExc_ValueError, "cell %zd does not fit %zd entries", i, entries);
             return -1;
         }
+        self->cell_count++;
         self->cells[i] = (struct columns_part){
             self->entries + rows[0], rows[1], rows[2], rows[3], (uint16_t)rows[4],
         };
@@ -124,8 +91,9 @@ static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
                             of);
     if (parts < 1 || parts > ROWS_MAX)
         return PyErr_Format(PyExc_ValueError, "%zd parts: at least 1", parts);
-    const int64_t *cell_rows = take(&arrays, cells, 8, 0, &cell_items);
-    const int64_t *entry_rows = cell_rows ? take(&arrays, entries, 8, 0, &entry_items) : NULL;
+    const int64_t *cell_rows = arrays_take(&arrays, cells, 8, 0, &cell_items);
+    const int64_t *entry_rows =
+        cell_rows ? arrays_take(&arrays, entries, 8, 0, &entry_items) : NULL;
     if (entry_rows == NULL)
         goto fail;
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -141,10 +109,10 @@ static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         read_cells(self, cell_rows, cell_items / CELL_FIELDS, entry_items / ENTRY_FIELDS) < 0 ||
         read_cycles(self, cycles, cell_items / CELL_FIELDS) < 0)
         goto fail;
-    release(&arrays);
+    arrays_release(&arrays);
     return (PyObject *)self;
 fail:
-    release(&arrays);
+    arrays_release(&arrays);
     Py_XDECREF((PyObject *)self);
     return NULL;
 }
@@ -158,29 +126,11 @@ static void kernel_dealloc(ColumnKernel *self) {
     Py_DECREF(type);
 }
 
-/* The batches of a call: arrays of int64, one item a batch. */
-struct batches {
-    const int64_t *first, *counts, *parts, *quota, *ended;
-    size_t count;
-    size_t traces;
-};
-
-static struct columns_batch batch_at(const struct batches *batches, size_t i) {
-    return (struct columns_batch){
-        .first = batches->first == NULL ? 0 : (uint64_t)batches->first[i],
-        .quota = (uint64_t)batches->quota[i],
-        .count = (size_t)batches->counts[i],
-        .part = (size_t)batches->parts[i],
-        .ended = batches->ended == NULL ? 0 : batches->ended[i],
-    };
-}
-
-static int check_batches(const ColumnKernel *self, struct batches *batches) {
-    batches->traces = 0;
-    for (size_t i = 0; i < batches->count; i++) {
-        const int64_t count = batches->counts[i], part = batches->parts[i];
-        const int64_t quota = batches->quota[i];
-        if (count < 0 || (uint64_t)count > TRACES_MAX - batches->traces) {
+int columns_check(const ColumnKernel *self, struct columns_rows *rows) {
+    rows->traces = 0;
+    for (size_t i = 0; i < rows->count; i++) {
+        const int64_t count = rows->counts[i], part = rows->parts[i], quota = rows->quota[i];
+        if (count < 0 || (uint64_t)count > TRACES_MAX - rows->traces) {
             PyErr_SetString(PyExc_ValueError, "counts: from 0 on, and at most 2147483647 in all");
             return -1;
         }
@@ -193,50 +143,86 @@ static int check_batches(const ColumnKernel *self, struct batches *batches) {
             PyErr_Format(PyExc_ValueError, "trace %lld: numbers are 0 to 2^43", (long long)quota);
             return -1;
         }
-        batches->traces += (size_t)count;
+        rows->traces += (size_t)count;
     }
     return 0;
 }
 
-/* Takes one array of int64 for each batch. */
-static int take_batches(struct arrays *arrays, PyObject *const *objects, size_t count,
-                        const int64_t **out, size_t *batches) {
+int columns_take(struct arrays *arrays, PyObject *const *objects, size_t count, const int64_t **out,
+                 size_t *rows) {
     for (size_t i = 0; i < count; i++) {
         Py_ssize_t items;
-        out[i] = take(arrays, objects[i], 8, 0, &items);
+        out[i] = arrays_take(arrays, objects[i], 8, 0, &items);
         if (out[i] == NULL)
             return -1;
-        if (i > 0 && (size_t)items != *batches) {
+        if (i > 0 && (size_t)items != *rows) {
             PyErr_SetString(PyExc_ValueError, "the arrays of batches must have one length");
             return -1;
         }
-        *batches = (size_t)items;
+        *rows = (size_t)items;
     }
     return 0;
+}
+
+/* Quota, counts and parts of batches; of what else they are nothing is asked. */
+static int take_numbers(const ColumnKernel *self, struct arrays *arrays, PyObject *const *objects,
+                        struct columns_rows *rows) {
+    const int64_t *taken[3];
+    if (columns_take(arrays, objects, 3, taken, &rows->count) < 0)
+        return -1;
+    rows->first = rows->ended = rows->quota = taken[0];
+    rows->counts = taken[1], rows->parts = taken[2];
+    return columns_check(self, rows);
 }
 
 static PyObject *kernel_entries(ColumnKernel *self, PyObject *args) {
     PyObject *objects[3], *result = NULL;
-    const int64_t *rows[3];
     struct arrays arrays = {.count = 0};
-    struct batches batches = {0};
+    struct columns_rows rows = {0};
     if (!PyArg_ParseTuple(args, "OOO:entries", &objects[0], &objects[1], &objects[2]))
         return NULL;
-    if (take_batches(&arrays, objects, 3, rows, &batches.count) < 0)
-        goto done;
-    batches.quota = rows[0], batches.counts = rows[1], batches.parts = rows[2];
-    if (check_batches(self, &batches) < 0)
+    if (take_numbers(self, &arrays, objects, &rows) < 0)
         goto done;
     int64_t entries = 0;
     Py_BEGIN_ALLOW_THREADS;
-    for (size_t i = 0; i < batches.count; i++) {
-        const struct columns_batch batch = batch_at(&batches, i);
-        entries += columns_entries(&self->kernel, &batch);
+    for (size_t i = 0; i < rows.count; i++) {
+        const struct columns_batch batch = columns_row(&rows, i);
+        entries += columns_totals(&self->kernel, &batch).entries;
     }
     Py_END_ALLOW_THREADS;
     result = PyLong_FromLongLong(entries);
 done:
-    release(&arrays);
+    arrays_release(&arrays);
+    return result;
+}
+
+static PyObject *kernel_variants(ColumnKernel *self, PyObject *args) {
+    PyObject *objects[3], *out_object, *result = NULL;
+    struct arrays arrays = {.count = 0};
+    struct columns_rows rows = {0};
+    Py_ssize_t room;
+    if (!PyArg_ParseTuple(args, "OOOO:variants", &objects[0], &objects[1], &objects[2],
+                          &out_object))
+        return NULL;
+    if (take_numbers(self, &arrays, objects, &rows) < 0)
+        goto done;
+    uint16_t *out = arrays_take(&arrays, out_object, 2, PyBUF_WRITABLE, &room);
+    if (out == NULL)
+        goto done;
+    if ((size_t)room < rows.traces) {
+        PyErr_Format(PyExc_ValueError, "variants: %zd rows for %zu traces", room, rows.traces);
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    for (size_t i = 0; i < rows.count; i++) {
+        const struct columns_batch batch = columns_row(&rows, i);
+        columns_variants(&self->kernel, &batch, out);
+        out += batch.count;
+    }
+    Py_END_ALLOW_THREADS;
+    result = Py_NewRef(Py_None);
+done:
+    arrays_release(&arrays);
     return result;
 }
 
@@ -246,22 +232,22 @@ static PyObject *kernel_fill(ColumnKernel *self, PyObject *args) {
     void *places[5];
     Py_ssize_t items[5], variant_items, span_items;
     struct arrays arrays = {.count = 0};
-    struct batches batches = {0};
+    struct columns_rows batches = {0};
     if (!PyArg_ParseTuple(args, "OOOOOOOOOOOO:fill", &in[0], &in[1], &in[2], &in[3], &in[4],
                           &columns[0], &columns[1], &columns[2], &columns[3], &columns[4],
                           &variants, &spans))
         return NULL;
-    if (take_batches(&arrays, in, 5, rows, &batches.count) < 0)
+    if (columns_take(&arrays, in, 5, rows, &batches.count) < 0)
         goto done;
     batches.first = rows[0], batches.counts = rows[1], batches.parts = rows[2];
     batches.quota = rows[3], batches.ended = rows[4];
-    if (check_batches(self, &batches) < 0)
+    if (columns_check(self, &batches) < 0)
         goto done;
     for (size_t i = 0; i < 5; i++)
-        if ((places[i] = take(&arrays, columns[i], 8, PyBUF_WRITABLE, &items[i])) == NULL)
+        if ((places[i] = arrays_take(&arrays, columns[i], 8, PyBUF_WRITABLE, &items[i])) == NULL)
             goto done;
-    uint16_t *numbers = take(&arrays, variants, 2, PyBUF_WRITABLE, &variant_items);
-    int64_t *sums = numbers ? take(&arrays, spans, 8, PyBUF_WRITABLE, &span_items) : NULL;
+    uint16_t *numbers = arrays_take(&arrays, variants, 2, PyBUF_WRITABLE, &variant_items);
+    int64_t *sums = numbers ? arrays_take(&arrays, spans, 8, PyBUF_WRITABLE, &span_items) : NULL;
     if (sums == NULL)
         goto done;
     if ((size_t)items[0] < batches.traces || (size_t)items[1] < batches.traces ||
@@ -275,7 +261,7 @@ static PyObject *kernel_fill(ColumnKernel *self, PyObject *args) {
     int fits = 1;
     Py_BEGIN_ALLOW_THREADS;
     for (size_t i = 0; i < batches.count && fits; i++) {
-        const struct columns_batch batch = batch_at(&batches, i);
+        const struct columns_batch batch = columns_row(&batches, i);
         sums[i] = columns_fill(&self->kernel, &batch, &out);
         fits = sums[i] >= 0;
     }
@@ -285,13 +271,15 @@ static PyObject *kernel_fill(ColumnKernel *self, PyObject *args) {
     else
         PyErr_Format(PyExc_ValueError, "%zd rows do not hold the entries", items[2]);
 done:
-    release(&arrays);
+    arrays_release(&arrays);
     return result;
 }
 
 static PyMethodDef kernel_methods[] = {
     {"entries", (PyCFunction)kernel_entries, METH_VARARGS,
      "entries(quota, counts, parts, /) -> the rows of entries that the batches take."},
+    {"variants", (PyCFunction)kernel_variants, METH_VARARGS,
+     "variants(quota, counts, parts, out, /): the variants that the batches' traces take."},
     {"fill", (PyCFunction)kernel_fill, METH_VARARGS,
      "fill(first, counts, parts, quota, ended, high, low, span_ids, starts, ends, variants, spans, "
      "/)\n\nFills the columns and returns the rows of entries."},

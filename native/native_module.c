@@ -1,6 +1,7 @@
-/* blaster._native: the payload kernel (columns, stamp) and the sink's scanner (scan). */
+/* blaster._native: the payload kernel (columns, stamp, batches) and the sink's scanner (scan). */
 #include <Python.h>
 
+#include "batches_type.h"
 #include "columns_type.h"
 #include "digits_functions.h"
 #include "module_types.h"
@@ -10,7 +11,7 @@
 static int module_exec(PyObject *module) {
     if (add_type(module, &columns_type_spec) < 0 || add_type(module, &template_type_spec) < 0)
         return -1;
-    return add_type(module, &scanner_type_spec);
+    return add_type(module, &batches_type_spec) < 0 ? -1 : add_type(module, &scanner_type_spec);
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -1,18 +1,8 @@
 #include "template_type.h"
 
-#include "stamp.h"
-
 #include <string.h>
 
 enum { MAX_FRAMINGS = 65536, MAX_VARIANTS = 65536, MAX_SLOTS = 1 << 20 };
-
-typedef struct {
-    PyObject_HEAD struct stamp_template kernel;
-    struct stamp_framing *framings;
-    struct stamp_variant *variants;
-    int uniform;    /* whether all variants have the same strides */
-    PyObject *keep; /* the bytes objects that the kernel's pointers point into */
-} Template;
 
 static int read_text(Template *self, PyObject *text, struct stamp_framing *framing) {
     PyObject *head, *tail;
@@ -363,56 +353,6 @@ static int call_convert(const Template *self, struct call *call, PyObject *colum
     return call_counts(call) < 0 ? -1 : call_columns(self, call, columns);
 }
 
-struct batch {
-    uint8_t *out;
-    size_t traces_length;
-};
-
-PyDoc_STRVAR(stamp_bytes_doc, "stamp_bytes(columns, variants, counts, /) -> list[bytes]");
-
-static PyObject *template_stamp_bytes(Template *self, PyObject *args) {
-    PyObject *columns, *variants, *counts, *result = NULL;
-    struct batch *batches = NULL;
-    struct call call;
-    if (!PyArg_ParseTuple(args, "O!OO:stamp_bytes", &PyTuple_Type, &columns, &variants, &counts))
-        return NULL;
-    if (call_convert(self, &call, columns, variants, counts) < 0)
-        goto done;
-    batches = PyMem_Calloc(call.batches + 1, sizeof *batches);
-    result = PyList_New((Py_ssize_t)call.batches);
-    if (batches == NULL || result == NULL) {
-        Py_CLEAR(result);
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (size_t i = 0, first = 0; i < call.batches; i++) {
-        size_t traces = (size_t)call.counts[i];
-        size_t inner = stamp_traces_length(&self->kernel, call.variants + first, traces);
-        size_t length = stamp_batch_length(&self->kernel, call.variants + first, traces, inner);
-        /* Nobody else has seen these bytes objects yet, so they may still be written to. */
-        PyObject *batch = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
-        if (batch == NULL) {
-            Py_CLEAR(result);
-            goto done;
-        }
-        batches[i] = (struct batch){(uint8_t *)PyBytes_AsString(batch), inner};
-        PyList_SetItem(result, (Py_ssize_t)i, batch);
-        first += traces;
-    }
-    Py_BEGIN_ALLOW_THREADS;
-    for (size_t i = 0, first = 0; i < call.batches; i++) {
-        size_t traces = (size_t)call.counts[i];
-        stamp_batch(&self->kernel, &call.cursors, call.variants + first, traces,
-                    batches[i].traces_length, batches[i].out);
-        first += traces;
-    }
-    Py_END_ALLOW_THREADS;
-done:
-    PyMem_Free(batches);
-    call_release(&call);
-    return result;
-}
-
 PyDoc_STRVAR(stamp_into_doc, "stamp_into(columns, variants, counts, out, offsets, /) -> int");
 
 static PyObject *template_stamp_into(Template *self, PyObject *args) {
@@ -466,7 +406,6 @@ done:
 }
 
 static PyMethodDef template_methods[] = {
-    {"stamp_bytes", (PyCFunction)template_stamp_bytes, METH_VARARGS, stamp_bytes_doc},
     {"stamp_into", (PyCFunction)template_stamp_into, METH_VARARGS, stamp_into_doc},
     {NULL, NULL, 0, NULL},
 };

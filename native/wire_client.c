@@ -32,6 +32,15 @@ struct link {
     enum hello hello;
 };
 
+/* The bytes of one batch that was made when it was offered. The one that was written last is used
+ * again first: it is still in the caches. */
+struct slot {
+    struct wire_chunk chunk;
+    struct slot *next; /* of all of them */
+    size_t room;
+    uint8_t *bytes;
+};
+
 struct wire_client {
     struct wire_tls *tls; /* NULL: in the clear */
     uint32_t connections, capacity;
@@ -56,6 +65,8 @@ struct wire_client {
     char reason[2 * WIRE_REASON_MAX];
 
     struct wire_stream *streams, *free;
+    struct slot *slots;                          /* all of them */
+    struct wire_chunk *spare;                    /* those that nobody holds */
     struct wire_stream *oldest, *newest;         /* in flight, in the order of deadlines */
     struct wire_stream *waiting, **waiting_tail; /* those that have no connection yet */
     int64_t in_flight, now;
@@ -215,14 +226,15 @@ static void on_ended(void *context, struct wire_stream *stream, const struct wir
         finish(client, stream, end);
 }
 
-/* The stream's bytes are needed again: no one has unlocked them while the generation is the same.*/
-static bool hold_again(struct wire_stream *stream) {
-    if (stream->chunk->generation != stream->generation)
-        return false;
-    if (!stream->holding)
+/* Takes the stream from its connection; false when its bytes are gone. They are here still while
+ * the generation is the same, and must not be let go of in between. */
+static bool take_back(struct wire_conn *conn, struct wire_stream *stream) {
+    const bool kept = stream->chunk->generation == stream->generation;
+    if (kept)
         stream->chunk->holds++;
-    stream->holding = true;
-    return true;
+    wire_conn_forget(conn, stream);
+    stream->holding = kept;
+    return kept;
 }
 
 static void back_off(struct wire_client *client, const struct wire_conn *conn, int64_t least) {
@@ -243,8 +255,7 @@ static void on_goaway(void *context, struct wire_conn *conn, uint32_t last) {
         if (stream->conn != conn || stream->id <= last)
             continue;
         stream->left = stream->left || stream->begins < conn->written;
-        wire_conn_forget(conn, stream);
-        if (hold_again(stream))
+        if (take_back(conn, stream))
             wait_first(client, stream);
         else
             finish_as(client, stream, WIRE_REFUSED_STREAM, conn->reason);
@@ -262,18 +273,56 @@ static void on_goaway(void *context, struct wire_conn *conn, uint32_t last) {
     back_off(client, conn, 0);
 }
 
-/* Offers one request: from here on it will have an outcome. */
+/* A slot with so much room, which nobody holds; NULL when memory is short. */
+static struct slot *take_slot(struct wire_client *client, size_t length) {
+    struct slot *slot = (struct slot *)client->spare;
+    if (slot == NULL) {
+        slot = calloc(1, sizeof *slot);
+        if (slot == NULL)
+            return NULL;
+        slot->chunk.spare = &client->spare;
+        slot->next = client->slots;
+        client->slots = slot;
+    } else {
+        client->spare = slot->chunk.next;
+    }
+    if (slot->room >= length)
+        return slot;
+    free(slot->bytes);
+    slot->bytes = malloc(length);
+    slot->room = slot->bytes == NULL ? 0 : length;
+    if (slot->bytes != NULL)
+        return slot;
+    slot->chunk.next = client->spare;
+    client->spare = &slot->chunk;
+    return NULL;
+}
+
+/* Offers one request: from here on it will have an outcome. NULL when memory is short. */
 static struct wire_stream *offer(struct wire_client *client, const struct wire_batches *batches,
-                                 int64_t i, struct wire_chunk *chunk) {
+                                 int64_t i) {
     struct wire_stream *stream = client->free;
+    const struct batch_source *source = batches->source;
+    if (source != NULL) {
+        const size_t length = source->length(source->context);
+        struct slot *slot = take_slot(client, length);
+        if (slot == NULL)
+            return NULL;
+        source->write(source->context, slot->bytes);
+        client->now = clock_now();
+        stream->chunk = &slot->chunk;
+        stream->data = slot->bytes;
+        stream->length = (int64_t)length;
+    } else {
+        stream->chunk = batches->chunk;
+        stream->data = batches->bytes + batches->offsets[i];
+        stream->length = batches->offsets[i + 1] - batches->offsets[i];
+    }
     client->free = stream->next;
     stream->conn = NULL;
-    stream->chunk = chunk;
-    stream->generation = chunk->generation;
+    stream->generation = stream->chunk->generation;
     stream->holding = true;
-    chunk->holds++;
-    stream->data = batches->bytes + batches->offsets[i];
-    stream->length = batches->offsets[i + 1] - batches->offsets[i];
+    stream->chunk->holds++;
     stream->compressed = client->compressed;
     stream->left = false;
     stream->scheduled = batches->scheduled[i];
@@ -310,8 +359,7 @@ static void lost(struct wire_client *client, struct link *link) {
             continue;
         bool left = stream->begins < conn->written;
         stream->left = stream->left || left;
-        wire_conn_forget(conn, stream);
-        if (!left && hold_again(stream))
+        if (take_back(conn, stream) && !left)
             wait_first(client, stream);
         else
             finish_as(client, stream, WIRE_CONNECTION_LOST, conn->reason);
@@ -721,6 +769,11 @@ void wire_client_free(struct wire_client *client) {
     for (size_t i = 0; client->streams != NULL && i < client->capacity; i++)
         if (client->streams[i].body != client->streams[i].small)
             free(client->streams[i].body);
+    for (struct slot *slot = client->slots, *after; slot != NULL; slot = after) {
+        after = slot->next;
+        free(slot->bytes);
+        free(slot);
+    }
     if (client->schedstat >= 0)
         close(client->schedstat);
     free(client->addresses);
@@ -820,7 +873,7 @@ static int reserve(struct wire_client *client, int64_t count) {
 }
 
 int64_t wire_client_send(struct wire_client *client, const struct wire_batches *batches,
-                         struct wire_chunk *chunk, int64_t until) {
+                         int64_t until) {
     int64_t next = 0;
     if (reserve(client, batches->count) < 0)
         return -1;
@@ -833,17 +886,22 @@ int64_t wire_client_send(struct wire_client *client, const struct wire_batches *
         if (client->now >= until || stopped(client))
             break;
         bool full = false;
-        while (next < batches->count && batches->scheduled[next] <= client->now && !full) {
+        while (next < batches->count && batches->scheduled[next] <= client->now) {
             struct wire_conn *conn = NULL;
             full = client->free == NULL;
             if (!full && client->waiting == NULL)
                 conn = choose(client);
+            full = full || (conn == NULL && usable(client));
+            if (full)
+                break;
+            struct wire_stream *stream = offer(client, batches, next);
+            if (stream == NULL)
+                return next > 0 ? next : -1;
+            next++;
             if (conn != NULL)
-                open_stream(client, conn, offer(client, batches, next++, chunk));
-            else if (!full && !usable(client))
-                wait_last(client, offer(client, batches, next++, chunk));
+                open_stream(client, conn, stream);
             else
-                full = true;
+                wait_last(client, stream);
         }
         pump(client);
         if (next == batches->count)

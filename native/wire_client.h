@@ -7,8 +7,8 @@
  * - no connection (or none that allows a stream) until its deadline: CONNECT_FAILED, it never left;
  * - the connection ends before its first byte was written: it waits for the next connection;
  * - the connection ends later: CONNECTION_LOST;
- * - GOAWAY says that it was not processed: sent again while its bytes are still here, else
- *   REFUSED_STREAM (RFC 9113, 6.8);
+ * - GOAWAY says that it was not processed: sent again while its bytes are still here (those of a
+ *   source are until they were written), else REFUSED_STREAM (RFC 9113, 6.8);
  * - no answer until its deadline: RST_STREAM(CANCEL) and NO_ANSWER_TIMEOUT.
  */
 #ifndef BLASTER_WIRE_CLIENT_H
@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "batch_source.h"
 #include "wire_conn.h"
 
 /* How long a request was due and not offered: in all; of that, while the client slept because the
@@ -47,10 +48,13 @@ struct wire_outcome {
     int64_t scheduled, sent, done, spans, bytes, rejected, status, number, delay;
 };
 
-/* Requests to send: offsets (count + 1) cut the bytes; the first one's number is `first`. `again`:
- * they are in the accounts of what was sent already. */
+/* Requests to send: `source` makes each when it is offered; where that is NULL, offsets (count + 1)
+ * cut the bytes, which `chunk` stands for. The first one's number is `first`. `again`: they are in
+ * the accounts of what was sent already. */
 struct wire_batches {
+    const struct batch_source *source;
     const uint8_t *bytes;
+    struct wire_chunk *chunk;
     const int64_t *offsets, *scheduled, *spans;
     int64_t count, first;
     bool again;
@@ -69,10 +73,10 @@ void wire_client_free(struct wire_client *client);
 int wire_client_connect(struct wire_client *client, int64_t until);
 
 /* Offers the batches in order, each at its scheduled time, and returns how many were offered: all,
- * unless CLOCK_MONOTONIC reaches `until` or *stop is not 0. `chunk` counts who still needs the
- * bytes. -1: memory is short; nothing was offered. */
+ * unless CLOCK_MONOTONIC reaches `until`, *stop is not 0 or memory is short. -1: memory is short;
+ * nothing was offered. */
 int64_t wire_client_send(struct wire_client *client, const struct wire_batches *batches,
-                         struct wire_chunk *chunk, int64_t until);
+                         int64_t until);
 
 /* Handles answers until one of the chunks is not held, `until` or stop, while a request waits that
  * is due at `due`. */

@@ -109,43 +109,79 @@ static int free_chunk(ClientObject *self, int64_t due, int64_t until) {
     return -1;
 }
 
+/* Batches that are made as they are offered. */
+static int64_t send_source(ClientObject *self, PyObject *capsule, struct wire_batches *batches,
+                           int64_t until) {
+    int64_t offered;
+    batches->source = PyCapsule_GetPointer(capsule, BATCH_SOURCE);
+    if (batches->source == NULL)
+        return -1;
+    if (batches->source->left(batches->source->context) < (size_t)batches->count) {
+        PyErr_SetString(PyExc_ValueError, "the source has fewer batches");
+        return -1;
+    }
+    Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
+    Py_END_ALLOW_THREADS return offered;
+}
+
+/* Batches that stand in a buffer, cut by their offsets. */
+static int64_t send_buffer(ClientObject *self, PyObject *buffer, PyObject *offsets_object,
+                           struct wire_batches *batches, int64_t until) {
+    Py_buffer offsets = {0}, view = {0};
+    int64_t offered = -1;
+    if (get_int64(offsets_object, &offsets, batches->count + 1, 0, "offsets") < 0)
+        return -1;
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0 ||
+        check_offsets(offsets.buf, batches->count, view.len) < 0)
+        goto done;
+    const int64_t due = batches->count > 0 && !batches->again ? batches->scheduled[0] : INT64_MAX;
+    const int place = free_chunk(self, due, until);
+    offered = 0;
+    if (place >= 0) {
+        batches->bytes = view.buf;
+        batches->offsets = offsets.buf;
+        batches->chunk = &self->chunks[place];
+        self->views[place] = view;
+        self->used[place] = true;
+        view.obj = NULL;
+        Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
+        Py_END_ALLOW_THREADS
+    }
+done:
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    PyBuffer_Release(&offsets);
+    return offered;
+}
+
 static PyObject *client_send(ClientObject *self, PyObject *args) {
-    PyObject *buffer, *offsets_object, *scheduled_object, *spans_object, *result = NULL;
-    Py_buffer offsets = {0}, scheduled = {0}, spans = {0}, view = {0};
+    PyObject *buffer, *offsets, *scheduled_object, *spans_object, *result = NULL;
+    Py_buffer scheduled = {0}, spans = {0};
     long long until, first;
     int again;
-    int64_t offered = 0;
-    if (!PyArg_ParseTuple(args, "OOOOLLp:send", &buffer, &offsets_object, &scheduled_object,
-                          &spans_object, &until, &first, &again))
+    if (!PyArg_ParseTuple(args, "OOOOLLp:send", &buffer, &offsets, &scheduled_object, &spans_object,
+                          &until, &first, &again))
         return NULL;
     if (enter(self) < 0)
         return NULL;
     if (get_int64(scheduled_object, &scheduled, -1, 0, "scheduled") < 0)
         goto done;
-    Py_ssize_t count = scheduled.len / 8;
-    if (get_int64(spans_object, &spans, count, 0, "spans") < 0 ||
-        get_int64(offsets_object, &offsets, count + 1, 0, "offsets") < 0 ||
-        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0 ||
-        check_offsets(offsets.buf, count, view.len) < 0)
+    const Py_ssize_t count = scheduled.len / 8;
+    if (get_int64(spans_object, &spans, count, 0, "spans") < 0)
         goto done;
-    const int64_t *times = scheduled.buf;
-    int place = free_chunk(self, count > 0 && !again ? times[0] : INT64_MAX, until);
-    if (place >= 0) {
-        struct wire_batches batches = {view.buf, offsets.buf, scheduled.buf, spans.buf,
-                                       count,    first,       again != 0};
-        self->views[place] = view;
-        self->used[place] = true;
-        view.obj = NULL;
-        Py_BEGIN_ALLOW_THREADS offered =
-            wire_client_send(self->client, &batches, &self->chunks[place], until);
-        Py_END_ALLOW_THREADS
-    }
-    result = offered < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(offered);
+    struct wire_batches batches = {.scheduled = scheduled.buf,
+                                   .spans = spans.buf,
+                                   .count = count,
+                                   .first = first,
+                                   .again = again != 0};
+    const int64_t offered = PyCapsule_CheckExact(buffer)
+                                ? send_source(self, buffer, &batches, until)
+                                : send_buffer(self, buffer, offsets, &batches, until);
+    if (offered >= 0)
+        result = PyLong_FromLongLong(offered);
+    else if (!PyErr_Occurred())
+        PyErr_NoMemory();
 done:
-    if (view.obj != NULL)
-        PyBuffer_Release(&view);
-    if (offsets.obj != NULL)
-        PyBuffer_Release(&offsets);
     if (scheduled.obj != NULL)
         PyBuffer_Release(&scheduled);
     if (spans.obj != NULL)
@@ -375,7 +411,8 @@ static PyMethodDef client_methods[] = {
     {"connect", (PyCFunction)client_connect, METH_O,
      "connect(until) -> None, or what the peer seems to be."},
     {"send", (PyCFunction)client_send, METH_VARARGS,
-     "send(buffer, offsets, scheduled, spans, until, first, again) -> how many were offered."},
+     "send(buffer or Batches.source, offsets, scheduled, spans, until, first, again) -> how many "
+     "were offered."},
     {"wait", (PyCFunction)client_wait, METH_O, "wait(until): handles answers."},
     {"drain", (PyCFunction)client_drain, METH_O,
      "drain(until): handles answers until all requests have ended; abandons the rest."},

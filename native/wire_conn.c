@@ -266,15 +266,23 @@ int wire_conn_start(struct wire_conn *conn, int fd) {
     return 0;
 }
 
+static void let_go(struct wire_chunk *chunk) {
+    if (--chunk->holds > 0 || chunk->spare == NULL)
+        return;
+    chunk->generation++;
+    chunk->next = *chunk->spare;
+    *chunk->spare = chunk;
+}
+
 void wire_stream_release(struct wire_stream *stream) {
     if (stream->holding)
-        stream->chunk->holds--;
+        let_go(stream->chunk);
     stream->holding = false;
 }
 
 static void burst_gone(struct wire_conn *conn) {
     for (size_t i = 0; i < conn->held_count; i++)
-        conn->held[i]->holds--;
+        let_go(conn->held[i]);
     conn->held_count = 0;
     conn->iov_count = conn->iov_at = conn->arena_length = conn->burst_bytes = 0;
     conn->control_length -= conn->control_in_burst;

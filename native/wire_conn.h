@@ -58,10 +58,12 @@ enum {
     WIRE_STATUS_COUNT = 96,
 };
 
-/* The caller's buffer of some batches. It may be reused once `holds` is 0. */
+/* The buffer of some batches. It may be reused once `holds` is 0. */
 struct wire_chunk {
-    int64_t holds;       /* requests and unwritten frames that point into it */
-    uint64_t generation; /* grows with every reuse */
+    int64_t holds;             /* requests and unwritten frames that point into it */
+    uint64_t generation;       /* grows with every reuse */
+    struct wire_chunk **spare; /* NULL, or the list that it goes to when nobody holds it */
+    struct wire_chunk *next;
 };
 
 struct wire_conn;

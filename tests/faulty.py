@@ -161,10 +161,7 @@ class FaultySink:
         self.calls += requests
         scheduled = begin + np.arange(requests, dtype=np.int64) * (spread_ns // requests)
         spans = np.full(requests, SPANS, np.int64)
-        if transport.framing == "bytes":
-            return Chunk(scheduled, spans, batches=batches)
-        offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
-        return Chunk(scheduled, spans, offsets, memoryview(b"".join(batches)))
+        return Chunk.of(batches, scheduled, spans)
 
 
 def _books(outcomes: Any) -> Books:

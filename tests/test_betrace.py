@@ -14,6 +14,7 @@ import numpy as np
 import peers
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from stamping import stamp
 
 from blaster._native import Scanner
 from blaster.errors import UsageError
@@ -329,7 +330,7 @@ def test_the_spans_of_flat_carry_what_both_dialects_need() -> None:
     mix = Mix([flat.shape()], Fraction(1))
     first, counts, ended = (np.array([n], np.int64) for n in (0, 3, 10**18))
     columns = ColumnSource(1, mix).make(first, counts, ended)
-    (data,) = mix.template.compile().stamp_bytes(columns.arrays, columns.variants, columns.counts)
+    (data,) = stamp(mix.template, columns)
     slow, error, missing = decode(data)
     assert {span.name for span in (slow, error, missing)} == {"api.request"}
     assert 500 < int(slow.attributes["duration_ms"] or 0) <= (slow.end_ns - slow.start_ns) / 1e6

@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from stamping import stamp
 from test_capture import rich, written
 
 from blaster import _native
@@ -46,9 +47,7 @@ def columns_of(mix: Mix, first: int, counts: list[int], part: int) -> Columns:
 
 
 def stamped(mix: Mix, columns: Columns) -> list[bytes]:
-    template = mix.template
-    filling = template.filling(columns.arrays)
-    return template.compile().stamp_bytes(filling, columns.variants, columns.counts)
+    return stamp(mix.template, columns)
 
 
 def read(batch: bytes) -> ExportTraceServiceRequest:

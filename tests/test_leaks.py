@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import blaster._native as native
-from blaster._native import ColumnKernel, Scanner, Template
+from blaster._native import Batches, ColumnKernel, Scanner, Template
 
 CALLS = 4000
 MOST_GROWTH_BYTES = 2_000_000
@@ -34,6 +34,13 @@ maker = ColumnKernel(1, 1, 0, 1, (1,), 1, cells, entries)
 one = np.ones(1, np.int64)
 none = np.zeros(1, np.int64)
 columns = [np.zeros(BATCH, np.int64) for _ in range(5)]
+six = Template((((0x0A, b"\x10"),),), ((bytes(80), ((0, 8, 2, 0),), (8, 8, 8, 8, 8, 4), 0),))
+batches = Batches(maker, six)
+digits = np.zeros(BATCH, np.uint32)
+
+
+def begin() -> None:
+    batches.begin(none, counts, none, none, none, digits, none.copy())
 
 
 def refused(call: Callable[[], object], *errors: type[Exception]) -> Callable[[], None]:
@@ -54,6 +61,24 @@ CASES: dict[str, list[Callable[[], object]]] = {
         lambda: maker.entries(none, one, none),
         refused(lambda: maker.entries(none, one, one), ValueError),
     ],
+    "ColumnKernel.variants": [
+        lambda: maker.variants(none, one, none, variants.copy()),
+        refused(lambda: maker.variants(none, one, none, variants[:0].copy()), ValueError),
+    ],
+    "Batches": [
+        lambda: Batches(maker, six),
+        refused(lambda: Batches(maker, template), ValueError),
+        refused(lambda: Batches(template, maker), TypeError),  # type: ignore[arg-type]
+    ],
+    "Batches.begin": [
+        lambda: (begin(), next(batches), begin()),
+        refused(lambda: batches.begin(none, one, one, none, none, digits, none.copy()), ValueError),
+        refused(
+            lambda: batches.begin(none, one, none, none, none, digits[:0], none.copy()), ValueError
+        ),
+        refused(lambda: batches.begin(none, one, none, none, none, digits, one[:0]), ValueError),
+    ],
+    "Batches.source": [lambda: batches.source],
     "ColumnKernel.fill": [
         lambda: maker.fill(none, counts, none, none, none, *columns, variants, none.copy()),
         refused(
@@ -97,10 +122,6 @@ CASES: dict[str, list[Callable[[], object]]] = {
             lambda: Template(((),), ((bytes(9), ((0, 8, 0, 0), (2, 8, 0, 0)), (8,), 0),)),
             ValueError,
         ),
-    ],
-    "Template.stamp_bytes": [
-        lambda: template.stamp_bytes((column,), variants, counts),
-        refused(lambda: template.stamp_bytes((column,), variants, counts[:0]), ValueError),
     ],
     "Template.stamp_into": [
         lambda: template.stamp_into((column,), variants, counts, out, offsets),

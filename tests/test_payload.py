@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from stamping import made, stamp
 
 from blaster import _native
 from blaster.payload import flat, twin
@@ -37,10 +38,6 @@ def columns_of(seed: int, mix: Mix, first: list[int], per_batch: int) -> Columns
     return ColumnSource(seed, mix).make(np.array(first, np.int64), counts, ended)
 
 
-def stamp(template: Template, columns: Columns) -> list[bytes]:
-    return template.compile().stamp_bytes(columns.arrays, columns.variants, columns.counts)
-
-
 def spans_of(batch: bytes) -> list[Span]:
     request = ExportTraceServiceRequest.FromString(batch)
     return [s for r in request.resource_spans for c in r.scope_spans for s in c.spans]
@@ -48,17 +45,17 @@ def spans_of(batch: bytes) -> list[Span]:
 
 @given(SEEDS, RATES, SPANS, st.lists(st.integers(0, 2**40), max_size=4), st.integers(1, 9))
 def test_kernel_equals_twin(seed, rate, spans, first, per_batch):
-    """The kernel stamps byte for byte what its Python twin does, in both of its forms."""
+    """The kernel stamps byte for byte what its twin does, from columns and batch by batch."""
     mix = mix_of(rate, spans)
     template, columns = mix.template, columns_of(seed, mix, first, per_batch)
     wanted = twin.stamp(template, columns)
     assert stamp(template, columns) == wanted
-    out = bytearray(mix.batch_bytes(per_batch) * len(first))
-    offsets = np.zeros(len(first) + 1, np.int64)
-    arguments = (columns.arrays, columns.variants, columns.counts, out, offsets)
-    total = template.compile().stamp_into(*arguments)
-    assert [bytes(out[a:b]) for a, b in pairwise(offsets)] == wanted
-    assert total == sum(map(len, wanted))
+    numbers, ended = np.array(first, np.int64), np.arange(len(first), dtype=np.int64) + ENDED
+    one_by_one = made(
+        ColumnSource(seed, mix), template, numbers, columns.counts, ended, np.zeros_like(numbers)
+    )
+    assert one_by_one == (wanted, columns.spans.tolist())
+    assert all(len(batch) <= mix.batch_bytes(per_batch) for batch in wanted)
 
 
 @given(SEEDS, RATES, SPANS, st.integers(0, 2**40), st.integers(1, 9))
@@ -276,6 +273,32 @@ def test_stamp_refuses_what_does_not_fit(columns, variants, counts, out):
         template.stamp_into(columns, numbers, np.array(counts), room, offsets)
 
 
+def test_batches_refuse_what_does_not_fit():
+    """A template of other columns, numbers that there are not, and digits or room too short."""
+    one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
+    cells = np.array([[0, 1, 9, 1, 0]])
+    kernel = _native.ColumnKernel(1, 1, 0, 1, (1,), 1, cells, np.array([[0, 0, 9]]))
+    for strides in [(8,), (8, 8, 16, 8, 8, 0), (16, 8, 8, 8, 8, 0), (8, 8, 8, 8, 0, 0)]:
+        template = _native.Template(FRAMINGS, ((b"12345678", (), strides, 0),))
+        with pytest.raises(ValueError, match=r"\S"):
+            _native.Batches(kernel, template)
+    template = _native.Template(FRAMINGS, ((b"12345678", (), (8, 8, 8, 8, 8, 4), 0),))
+    batches = _native.Batches(kernel, template)
+    digits, spans = np.zeros(1, np.uint32), np.zeros(1, np.int64)
+    for numbers in [
+        (none, one, one, none, none, digits, spans),  # no such part
+        (none, one, none, none - 1, none, digits, spans),  # no such number
+        (none, one * 2, none, none, none, digits, spans),  # too few digits
+        (none, one, none, none, none, digits, spans[:0]),
+        (none, one, none, none[:0], none, digits, spans),
+    ]:
+        with pytest.raises(ValueError, match=r"\S"):
+            batches.begin(*numbers)
+        assert list(batches) == []
+    batches.begin(none, one, none, none, none, digits, spans)
+    assert (len(list(batches)), list(batches), spans.tolist()) == (1, [], [1])
+
+
 @given(
     st.lists(
         st.tuples(st.binary(min_size=32, max_size=2000), st.integers(1, 32), st.integers(0, 2)),
@@ -306,7 +329,10 @@ def test_kernel_equals_twin_for_any_template(made, numbers, random):
     column = np.frombuffer(random.randbytes(sum(32 * made[n][2] for n in numbers)), np.uint8)
     cut = random.randrange(len(numbers) + 1)
     counts = np.array([cut, len(numbers) - cut, 0])
-    stamped = native.stamp_bytes((column,), numbers, counts)
+    takes = sum(len(variants[n].data) for n in numbers)
+    out, offsets = bytearray(takes + 3 * 99), np.zeros(4, np.int64)
+    native.stamp_into((column,), numbers, counts, out, offsets)
+    stamped = [bytes(out[a:b]) for a, b in pairwise(offsets.tolist())]
     # The twin's strides are those of the six columns: the one here stands in the place of START.
     empty = np.zeros(0, np.uint8)
     ids = np.zeros(8 * len(numbers), np.uint8)

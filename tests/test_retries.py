@@ -11,7 +11,7 @@ from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cli
 import grpc
@@ -38,6 +38,7 @@ from blaster.transport.base import (
     RETRIED_STATUSES,
     SENT_SPANS,
     Chunk,
+    Framing,
     Int64,
     Status,
     Transport,
@@ -143,15 +144,15 @@ class Scripted:
     """A Transport that ends each try as a script says; the last one of a script stands for all that
     follow. Keeps the accounts as every Transport must."""
 
+    framing: Framing = "made"
+
     def __init__(
         self,
-        framing: Literal["bytes", "buffer"],
         scripts: Sequence[Sequence[Try]],
         cap: int,
         sent: Int64,
         stop: Int64,
     ) -> None:
-        self.framing = framing
         self._scripts, self._cap, self._sent, self._stop = scripts, cap, sent, stop
         self._flying: list[tuple[int, int, int, bytes]] = []
         self._rows: list[tuple[int, ...]] = []
@@ -222,25 +223,17 @@ def tries(draw: st.DrawFn) -> Try:
     return Try(status, received, draw(st.integers(0, SPANS)), delay)
 
 
-def chunk_of(numbers: range, framing: str) -> Chunk:
+def chunk_of(numbers: range) -> Chunk:
     """A batch for each number, that no other has."""
     batches = [f"batch {n}".encode() * (1 + n % 3) for n in numbers]
-    chunk = Chunk(
-        np.full(len(numbers), time.monotonic_ns()), np.full(len(numbers), SPANS, np.int64)
-    )
-    if framing == "bytes":
-        chunk.batches = batches
-    else:
-        chunk.offsets = np.cumsum([0, *map(len, batches)])
-        chunk.buffer = memoryview(b"".join(batches))
-    return chunk
+    times = np.full(len(numbers), time.monotonic_ns())
+    return Chunk.of(batches, times, np.full(len(numbers), SPANS, np.int64))
 
 
 @given(
     scripts=st.lists(
         st.lists(tries(), min_size=1, max_size=MAX_TRIES + 1), min_size=1, max_size=30
     ),
-    framing=st.sampled_from(["bytes", "buffer"]),
     size=st.integers(1, 4),
     cap=st.integers(1, 9),
     timeout_s=st.sampled_from([0.001, 10.0]),
@@ -249,7 +242,6 @@ def chunk_of(numbers: range, framing: str) -> Chunk:
 )
 def test_every_request_ends_once(
     scripts: list[list[Try]],
-    framing: Literal["bytes", "buffer"],
     size: int,
     cap: int,
     timeout_s: float,
@@ -259,14 +251,14 @@ def test_every_request_ends_once(
     """Whatever becomes of the tries: one outcome a request, each span counted once, and what the
     peer received lies between accepted and accepted + unknown + possible duplicates."""
     sent, stopped = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
-    inner = Scripted(framing, scripts, cap, sent, stopped)
+    inner = Scripted(scripts, cap, sent, stopped)
     transport = RetryingTransport(
         inner, Soon(SPEC, seed), in_flight=cap, timeout_s=timeout_s, sent=sent, stop=stopped
     )
     offered, found = 0, []
     for begin in range(0, len(scripts), size):
         numbers = range(begin, min(begin + size, len(scripts)))
-        took = transport.send(chunk_of(numbers, framing), time.monotonic_ns() + 10 * SECOND)
+        took = transport.send(chunk_of(numbers), time.monotonic_ns() + 10 * SECOND)
         assert took == len(numbers)
         offered += took
         found.append(transport.outcomes())
@@ -430,14 +422,8 @@ def test_against_a_server(monkeypatch: pytest.MonkeyPatch, name: str, mode: str)
         try:
             transport.connect(5.0)
             batches = [b"%d" % i for i in range(len(cases))]
-            chunk = Chunk(
-                np.full(len(cases), time.monotonic_ns()), np.full(len(cases), SPANS, np.int64)
-            )
-            if transport.framing == "bytes":
-                chunk.batches = batches
-            else:
-                chunk.offsets = np.cumsum([0, *map(len, batches)])
-                chunk.buffer = memoryview(b"".join(batches))
+            due = np.full(len(cases), time.monotonic_ns())
+            chunk = Chunk.of(batches, due, np.full(len(cases), SPANS, np.int64))
             assert transport.send(chunk, time.monotonic_ns() + 5 * SECOND) == len(cases)
             transport.drain(time.monotonic_ns() + 6 * SECOND)
             outcomes = transport.outcomes()

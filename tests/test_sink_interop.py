@@ -137,4 +137,4 @@ def test_the_collectors_http_exporter_delivers_to_the_span(
 def _chunk(scheduled: Any, batches: list[bytes]) -> Any:
     from blaster.transport.base import Chunk
 
-    return Chunk(scheduled, np.full(len(batches), SPANS, np.int64), batches=batches)
+    return Chunk.of(batches, scheduled, np.full(len(batches), SPANS, np.int64))

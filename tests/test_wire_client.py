@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable, UsageError
+from blaster.payload import flat
+from blaster.payload.columns import ColumnSource
+from blaster.payload.mix import Mix
 from blaster.transport.base import (
     BEHIND_NS,
     CAPPED_NS,
@@ -74,6 +78,10 @@ class Run:
             buffer=memoryview(body or bytearray(int(offsets[-1]))),
         )
 
+    def made(self, traces: Sequence[int], spacing_ns: int = 0) -> Chunk:
+        """Batches of so many traces of a span, due from now on, that are made as they are sent."""
+        return made_chunk(traces, time.monotonic_ns() + np.arange(len(traces)) * spacing_ns)
+
     def outcomes(self) -> Any:
         """All outcomes so far, in one array."""
         taken = self.transport.outcomes()
@@ -92,6 +100,15 @@ class Run:
         assert self.transport.in_flight() == 0
         assert (outcomes["sent"] >= outcomes["scheduled"]).all()
         assert (outcomes["done"] >= outcomes["sent"]).all()
+
+
+def made_chunk(traces: Sequence[int], scheduled: Any) -> Chunk:
+    mix = Mix([flat.shape()], Fraction(1, 10))
+    source = ColumnSource(1, mix)
+    batches = source.batches(mix.template.compile())
+    counts = np.array(traces, np.int64)
+    spans = source.begin(batches, np.cumsum(counts) - counts, counts, np.full_like(counts, SECOND))
+    return Chunk(scheduled, spans, made=batches)
 
 
 @contextmanager
@@ -610,6 +627,65 @@ def test_grpcio_gets_what_was_sent() -> None:
         assert sorted(peer.payloads()) == sorted([*bodies, b""])  # and the greeting
 
 
+def test_grpcio_gets_what_was_made() -> None:
+    """Batches that are made as they are sent arrive whole and once, also where the peer's windows
+    hold many of them up."""
+    traces = [0, 1, 2000, 10, 3000] * 8
+    wanted = list(made_chunk(traces, np.zeros(40)).each())
+    with (
+        peers.counting_receiver() as peer,
+        running(peer.grpc_port, in_flight=30, timeout_s=10.0) as run,
+    ):
+        assert run.transport.send(run.made(traces), soon(10.0)) == 40
+        run.transport.drain(soon(10.0))
+        run.check(40)
+        assert run.statuses() == {"OK": 40}
+        assert sorted(peer.payloads()) == sorted([*wanted, b""])
+
+
+def test_what_was_made_is_not_offered_beyond_its_time() -> None:
+    """A batch is made only where it is offered: what is left over was not counted."""
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
+        chunk = run.made([5] * 10, spacing_ns=50 * MILLISECOND)
+        offered = run.transport.send(chunk, soon(0.12))
+        assert 1 <= offered < 10
+        assert len(list(chunk.each())) == 10 - offered
+        run.transport.drain(soon(1.0))
+        assert run.sent[:2].tolist() == [offered, 5 * offered]
+        assert run.statuses() == {"OK": offered}
+
+
+@pytest.mark.parametrize(("traces", "status"), [(5, "REFUSED_STREAM"), (2000, "OK")])
+def test_goaway_for_what_was_made(traces: int, status: str) -> None:
+    """What GOAWAY leaves is sent again while it has not been written whole; afterwards its bytes
+    are gone, and it has failed for certain."""
+
+    def behave(peer: hostile.Wire) -> None:
+        if peer.number == 0:
+            peer.open_windows = False
+            for _ in range(3 if traces < 100 else 1):
+                peer.opened()
+            time.sleep(0.1)
+            peer.send(hostile.goaway(1))
+            peer.silence()
+        peer.serve()
+
+    with hostile.peer(behave) as peer, running(peer.port, timeout_s=3.0) as run:
+        run.transport.send(run.made([traces] * 3), soon(3.0))
+        run.transport.drain(soon(3.0))
+        run.check(3)
+        assert run.statuses() == {status: 3}
+
+
+def test_refuses_a_source_that_has_too_little() -> None:
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
+        chunk = run.made([5] * 3)
+        next(chunk.each())
+        with pytest.raises(ValueError, match="fewer batches"):
+            run.transport.send(chunk, soon(1.0))
+        run.check(0)
+
+
 def test_grpcio_refuses_the_greeting() -> None:
     with (
         peers.counting_receiver(status=13) as peer,
@@ -700,6 +776,7 @@ def test_clients_do_not_leak() -> None:
             run = Run(peer.port, in_flight=100)
             run.transport.connect(5.0)
             run.transport.send(run.chunk([100] * 20), soon(1.0))
+            run.transport.send(run.made([100] * 20), soon(1.0))
             with suppress(ValueError):
                 run.transport.send(Chunk(run.sent, run.sent, run.sent, memoryview(b"")), 0)
             with suppress(UsageError):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from stamping import made, stamp
 
 from blaster.engine.plan import Plan
 from blaster.errors import UsageError
@@ -45,9 +46,8 @@ def columns_of(mix: Mix, first: int, traces: int, part: int) -> Columns:
 
 def stamped(mix: Mix, first: int, traces: int) -> list[bytes]:
     """The requests of all parts of these traces."""
-    kernel = mix.template.compile()
     return [
-        kernel.stamp_bytes(c.arrays, c.variants, c.counts)[0]
+        stamp(mix.template, c)[0]
         for c in (columns_of(mix, first, traces, part) for part in range(mix.parts))
     ]
 
@@ -69,9 +69,12 @@ def test_kernel_equals_twin(name, layout, first, traces, data):
     mix = mix_of(name, layout)
     part = data.draw(st.integers(0, mix.parts - 1))
     columns = columns_of(mix, first, traces, part)
-    native = mix.template.compile().stamp_bytes(columns.arrays, columns.variants, columns.counts)
+    native = stamp(mix.template, columns)
     assert native == twin.stamp(mix.template, columns)
     assert len(native[0]) <= mix.batch_bytes(traces)
+    one = np.ones(1, np.int64)
+    rows = (one * first, one * traces, one * ENDED, one * part)
+    assert made(ColumnSource(7, mix), mix.template, *rows) == (native, columns.spans.tolist())
 
 
 @settings(max_examples=60)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
 from blaster.engine.worker import TransportFactory
-from blaster.transport.base import OUTCOME, Chunk, Int64, Transport
+from blaster.transport.base import OUTCOME, Int64, Transport
+from blaster.transport.forwarding import Forwarding
 
 Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
@@ -55,36 +56,15 @@ class Recorder:
         self._file.close()
 
 
-class _Recorded:
+class _Recorded(Forwarding):
     """A Transport that passes everything on, and writes the Outcomes down on their way."""
 
     def __init__(self, transport: Transport, file: int) -> None:
-        self._transport, self._file = transport, file
-        self.framing: Literal["bytes", "buffer"] = transport.framing
-
-    def connect(self, timeout_s: float) -> None:
-        self._transport.connect(timeout_s)
-
-    def send(self, chunk: Chunk, until: int) -> int:
-        return self._transport.send(chunk, until)
-
-    def wait(self, until: int) -> None:
-        self._transport.wait(until)
-
-    def drain(self, until: int) -> None:
-        self._transport.drain(until)
+        super().__init__(transport)
+        self._file = file
 
     def outcomes(self) -> Outcomes:
         taken = self._transport.outcomes()
         if len(taken):
             os.write(self._file, taken.tobytes())
         return taken
-
-    def in_flight(self) -> int:
-        return self._transport.in_flight()
-
-    def messages(self) -> dict[int, str]:
-        return self._transport.messages()
-
-    def close(self) -> None:
-        self._transport.close()

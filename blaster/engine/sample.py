@@ -10,12 +10,13 @@ weights). What the requests held is not kept: it follows from the plan.
 from __future__ import annotations
 
 import mmap
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blaster.transport.base import Chunk, Status, Transport
+from blaster.transport.base import Status, Transport
+from blaster.transport.forwarding import Forwarding
 
 DRAWN = np.dtype([("rank", np.float64), ("request", np.int64), ("scheduled", np.int64)])
 """A request that was drawn: its random number (1 or more: none yet), its number among the worker's,
@@ -46,14 +47,14 @@ class Sample:
         return [(worker, request, scheduled) for _, worker, request, scheduled in sorted(rows)]
 
 
-class _Sampled:
+class _Sampled(Forwarding):
     """A Transport that passes everything on, and draws from the answers on their way."""
 
     def __init__(
         self, transport: Transport, drawn: npt.NDArray[np.void], random: np.random.Generator
     ) -> None:
-        self._transport, self._drawn, self._random = transport, drawn, random
-        self.framing: Literal["bytes", "buffer"] = transport.framing
+        super().__init__(transport)
+        self._drawn, self._random = drawn, random
 
     def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
         taken = self._transport.outcomes()
@@ -68,24 +69,3 @@ class _Sampled:
                 self._drawn["scheduled"][place] = good["scheduled"][at]
                 self._drawn["rank"][place] = ranks[at]
         return taken
-
-    def connect(self, timeout_s: float) -> None:
-        self._transport.connect(timeout_s)
-
-    def send(self, chunk: Chunk, until: int) -> int:
-        return self._transport.send(chunk, until)
-
-    def wait(self, until: int) -> None:
-        self._transport.wait(until)
-
-    def drain(self, until: int) -> None:
-        self._transport.drain(until)
-
-    def in_flight(self) -> int:
-        return self._transport.in_flight()
-
-    def messages(self) -> dict[int, str]:
-        return self._transport.messages()
-
-    def close(self) -> None:
-        self._transport.close()

@@ -117,16 +117,18 @@ def _rebuilt(
     whole = plan.mix.parts == 1 or ledger.total(ACCEPTED) == ledger.total(SCHEDULED_SPANS)
     parts = range(plan.mix.parts) if whole else [int(shard.of(k).parts[0])]
     spans: dict[bytes, Span] = {}
-    template, source = plan.template.compile(), plan.column_source()
+    source = plan.column_source()
+    batches = source.batches(plan.template.compile())
     for part in parts:
-        columns = source.make(
+        source.begin(
+            batches,
             np.array([number], np.int64),
             np.array([1], np.int64),
             np.array([ended + ledger.epoch_ns], np.int64),
             parts=np.array([part], np.int64),
             quota_first=np.array([quota], np.int64),
         )
-        (data,) = template.stamp_bytes(columns.arrays, columns.variants, columns.counts)
+        (data,) = batches
         spans |= {span.span_id: span for span in decode(data)}
     return SentTrace(source.trace_ids(np.array([number], np.int64))[0], spans, whole)
 

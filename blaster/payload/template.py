@@ -126,7 +126,7 @@ class Template(NamedTuple):
 
     def filling(self, arrays: tuple[Column, ...]) -> tuple[Column | bytes, ...]:
         """What the slots are filled with: the columns as they are, or the digits of their words."""
-        if not self.variants[0].text:
+        if not self.text:
             return arrays
         high, low, span_ids, start, end, digits = arrays
         return (
@@ -134,6 +134,11 @@ class Template(NamedTuple):
             *map(_native.decimal_digits, (start, end)),
             digits,
         )
+
+    @property
+    def text(self) -> bool:
+        """Whether its slots are for digits and not for binary words."""
+        return self.variants[0].text
 
     @property
     def frame_bytes(self) -> int:

@@ -54,8 +54,7 @@ def _fold(word: int, bits: int) -> int:
 
 def stamp(template: Template, columns: Columns) -> list[bytes]:
     """The batches that the kernel must stamp from these columns, byte for byte."""
-    text = template.variants[0].text
-    rows = _digits(columns) if text else [array.tobytes() for array in columns.arrays]
+    rows = _digits(columns) if template.text else [array.tobytes() for array in columns.arrays]
     cursors = [0] * len(rows)
     batches = []
     first = 0

@@ -21,7 +21,6 @@ from blaster.engine import worker
 from blaster.engine.ledger import ACCEPTED, SENT_BYTES, SENT_SPANS, START_NS, Ledger
 from blaster.engine.plan import Plan
 from blaster.measure.instructions import InstructionCounter
-from blaster.payload.columns import Columns
 from blaster.scenario.scenario import Scenario, Stage, Workload
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, resolve
@@ -54,33 +53,29 @@ def plan_of(batch: int, seconds: float) -> Plan:
 
 
 def columns(batch: int, seconds: float) -> Measured:
-    """numpy alone: the IDs, times and violations of chunk after chunk."""
-    make, _, spans, _ = _chunk(batch)
-    return _repeat(make, spans, 0, seconds)
+    """Columns alone: the IDs, times and violations of chunk after chunk."""
+    chunk = _Chunk(batch)
+    return _repeat(chunk.columns, chunk.spans, 0, seconds)
 
 
 def stamp(batch: int, seconds: float) -> Measured:
-    """Columns, and the kernel that stamps them."""
-    make, stamp_chunk, spans, size = _chunk(batch)
-
-    def both() -> None:
-        make()
-        stamp_chunk()
-
-    return _repeat(both, spans, size, seconds)
+    """Batch after batch, as they are made to be sent: columns, and the kernel that stamps them."""
+    chunk = _Chunk(batch)
+    return _repeat(chunk.make, chunk.spans, chunk.bytes, seconds)
 
 
 def memcpy(batch: int, seconds: float) -> Measured:
-    """A plain copy of as many bytes as are stamped: what memory alone would allow."""
-    _, stamp_chunk, spans, size = _chunk(batch)
-    stamp_chunk()
+    """A plain copy of a batch's bytes: what memory alone would allow."""
+    chunk = _Chunk(batch)
+    size = chunk.bytes // chunk.requests
     original, copy = np.ones(size, np.uint8), np.zeros(size, np.uint8)
-    return _repeat(lambda: np.copyto(copy, original), spans, size, seconds)
+    return _repeat(lambda: np.copyto(copy, original), chunk.spans // chunk.requests, size, seconds)
 
 
 def loopback(batch: int, seconds: float, port: int) -> Measured:
     """The same bytes through a bare TCP connection: what the kernel's loopback alone costs."""
-    _, _, spans, size = _chunk(batch)
+    chunk = _Chunk(batch)
+    size = chunk.bytes
     data = memoryview(bytes(size))
     step = min(WRITE_BYTES, size)
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -89,7 +84,7 @@ def loopback(batch: int, seconds: float, port: int) -> Measured:
             for at in range(0, size, step):
                 connection.sendall(data[at : at + step])
 
-        return _repeat(send, spans, size, seconds)
+        return _repeat(send, chunk.spans, size, seconds)
 
 
 def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) -> Measured:
@@ -113,26 +108,33 @@ def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) 
     return Measured(sent, int(slab.words[SENT_BYTES]), slab.cpu_seconds, counter.count)
 
 
-def _chunk(batch: int) -> tuple[Callable[[], object], Callable[[], object], int, int]:
-    """Making the columns of a chunk, stamping it, its spans and its bytes."""
-    plan = plan_of(batch, 1.0)
-    source, kernel = plan.column_source(), plan.template.compile()
-    requests = max(1, worker.CHUNK_SPANS["buffer"] // batch)
-    k = np.arange(requests, dtype=np.int64)
-    held = plan.shard(0).of(k)
-    ended = np.full(requests, time.time_ns())
-    out = np.zeros(plan.bytes_per_request * requests, np.uint8)
-    offsets = np.zeros(requests + 1, np.int64)
+class _Chunk:
+    """As many requests as the engine hands over at a time; their spans and bytes."""
 
-    def make() -> Columns:
-        return source.make(held.first, held.counts, ended, parts=held.parts, quota_first=held.quota)
+    def __init__(self, batch: int) -> None:
+        plan = plan_of(batch, 1.0)
+        self._source = plan.column_source()
+        self._made = self._source.batches(plan.template.compile())
+        self.requests = max(1, worker.CHUNK_SPANS["made"] // batch)
+        self._held = plan.shard(0).of(np.arange(self.requests, dtype=np.int64))
+        self._ended = np.full(self.requests, time.time_ns())
+        self.spans = plan.shard(0).spans_of(self.requests)
+        self.bytes = self.make()
 
-    made = make()
+    def columns(self) -> None:
+        held = self._held
+        self._source.make(
+            held.first, held.counts, self._ended, parts=held.parts, quota_first=held.quota
+        )
 
-    def stamp_chunk() -> int:
-        return kernel.stamp_into(made.arrays, made.variants, made.counts, out, offsets)
-
-    return make, stamp_chunk, plan.shard(0).spans_of(requests), stamp_chunk()
+    def make(self) -> int:
+        held = self._held
+        self._source.begin(
+            *(self._made, held.first, held.counts, self._ended),
+            parts=held.parts,
+            quota_first=held.quota,
+        )
+        return sum(map(len, self._made))
 
 
 def _repeat(work: Callable[[], object], spans: int, size: int, seconds: float) -> Measured:

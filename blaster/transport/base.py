@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from blaster._native import Batches
 
 Int64 = npt.NDArray[np.int64]
 
@@ -121,10 +124,10 @@ had its CPU; 0 where it can't. Last, bytes before and after compression, and its
 
 @dataclass(slots=True)
 class Chunk:
-    """Some stamped batches, each the bytes of one ExportTraceServiceRequest.
+    """Some batches, each the bytes of one ExportTraceServiceRequest.
 
-    ``offsets`` (n + 1) cut ``buffer`` into batches; a transport with ``framing = "bytes"`` finds
-    ``bytes`` objects in ``batches`` instead. ``scheduled`` (n) are CLOCK_MONOTONIC nanoseconds,
+    Either they stand in ``buffer``, which ``offsets`` (n + 1) cut into batches; or ``made`` makes
+    them one after another, each when it is sent. ``scheduled`` (n) are CLOCK_MONOTONIC nanoseconds,
     ascending; ``spans`` (n) the spans in each batch. Batch i has the number ``first`` + i, which
     its Outcome repeats. ``again``: the batches were sent before and are in ``sent`` already.
     """
@@ -132,46 +135,85 @@ class Chunk:
     scheduled: Int64
     spans: Int64
     offsets: Int64 = field(default_factory=lambda: np.zeros(1, np.int64))
-    buffer: memoryview | None = None
-    batches: list[bytes] = field(default_factory=list)
+    buffer: memoryview = field(default_factory=lambda: memoryview(b""))
+    made: Batches | None = None
     first: int = 0
     again: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        batches: Sequence[bytes],
+        scheduled: Int64,
+        spans: Int64,
+        *,
+        first: int = 0,
+        again: bool = False,
+    ) -> Chunk:
+        """A chunk of these bytes."""
+        offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
+        joined = memoryview(batches[0] if len(batches) == 1 else b"".join(batches))
+        return cls(scheduled, spans, offsets, joined, first=first, again=again)
 
     def __len__(self) -> int:
         return len(self.scheduled)
 
     def part(self, begin: int, end: int) -> Chunk:
-        """The batches from ``begin`` up to ``end``, with the numbers and the bytes they have."""
+        """The batches from ``begin`` up to ``end`` of the buffer, with the numbers that they have.
+
+        Raises ValueError where they are not in a buffer."""
+        if self.made is not None:
+            raise ValueError("batches that are made when they are sent cannot be taken apart")
         return Chunk(
             self.scheduled[begin:end],
             self.spans[begin:end],
             offsets=self.offsets[begin : end + 1],
             buffer=self.buffer,
-            batches=self.batches[begin:end],
             first=self.first + begin,
             again=self.again,
         )
 
     def sizes(self) -> Int64:
-        """The bytes of each batch (n)."""
-        if self.buffer is None:
-            return np.fromiter(map(len, self.batches), np.int64, len(self.batches))
+        """The bytes of each batch in the buffer (n)."""
         return np.diff(self.offsets)
 
     def view(self, index: int) -> memoryview:
-        """The bytes of one batch, in place."""
-        if self.buffer is None:
-            return memoryview(self.batches[index])
+        """The bytes of one batch, in place in the buffer."""
         begin, end = self.offsets[index : index + 2].tolist()
         return self.buffer[begin:end]
 
     def batch(self, index: int) -> bytes:
-        """The bytes of one batch, to keep."""
-        return self.batches[index] if self.buffer is None else bytes(self.view(index))
+        """The bytes of one batch in the buffer, to keep."""
+        return bytes(self.view(index))
+
+    def each(self) -> Iterator[bytes]:
+        """The bytes of one batch after another, made when they are asked for."""
+        return map(self.batch, range(len(self))) if self.made is None else iter(self.made)
+
+
+def send_in_pieces(chunk: Chunk, weights: Int64, most: int, send: Callable[[Chunk], int]) -> int:
+    """Sends a chunk's batches in pieces whose ``weights`` (n) add up to ``most`` or less, or of one
+    batch that has more; returns how many, from the first, were offered."""
+    offered = 0
+    while offered < len(chunk):
+        ends = np.cumsum(weights[offered:])
+        count = max(1, int(np.searchsorted(ends, most, side="right")))
+        piece = chunk.part(offered, offered + count)
+        took = send(piece)
+        offered += took
+        if took < len(piece):
+            break
+    return offered
+
+
+Framing = Literal["made", "buffer"]
+"""How a transport wants its batches: made when they are sent, or in a buffer."""
 
 
 class Transport(Protocol):
     """Sends batches in order, each no earlier than its scheduled time, and never loses count.
+
+    One whose ``framing`` is "made" takes batches in a buffer, too.
 
     ``sent`` is an int64 array (RAISED) in shared memory whose SENT_REQUESTS, SENT_SPANS and
     SENT_BYTES a transport raises *before* the first byte of a request can leave, so that what a
@@ -179,7 +221,7 @@ class Transport(Protocol):
     of one: once it is not 0, ``send`` and ``wait`` return within 100 ms.
     """
 
-    framing: Literal["bytes", "buffer"]
+    framing: Framing
 
     def connect(self, timeout_s: float) -> None:
         """Opens the connections and exports an empty request on each.

@@ -6,14 +6,14 @@ ordinary speed, some tens of thousands of spans a second. HTTP is the http trans
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-import numpy as np
 
 from blaster.payload.span import STATUS_ERROR, Span, decode
-from blaster.transport.base import Chunk, Int64, Transport
+from blaster.transport.base import Chunk, Int64, send_in_pieces
 from blaster.transport.endpoint import Endpoint
+from blaster.transport.forwarding import Forwarding
 from blaster.transport.headers import Headers
 from blaster.transport.http import HttpTransport
 from blaster.transport.tls import Tls
@@ -22,10 +22,8 @@ PIECE_SPANS = 500
 """Spans turned into JSON before the first of them is sent: some 10 ms."""
 
 
-class BetraceTransport:
+class BetraceTransport(Forwarding):
     """Posts to ``endpoint`` as HttpTransport does, with the same settings."""
-
-    framing: Literal["bytes", "buffer"] = "bytes"
 
     def __init__(
         self,
@@ -38,7 +36,7 @@ class BetraceTransport:
         sent: Int64,
         stop: Int64,
     ) -> None:
-        self._http: Transport = HttpTransport(
+        transport = HttpTransport(
             endpoint=endpoint,
             tls=tls,
             encoding="betrace",
@@ -49,41 +47,20 @@ class BetraceTransport:
             sent=sent,
             stop=stop,
         )
+        super().__init__(transport)
+        self.framing = "buffer"
 
     def send(self, chunk: Chunk, until: int) -> int:
-        offered = 0
-        while offered < len(chunk):
-            total = np.cumsum(chunk.spans[offered:])
-            end = offered + max(1, int(np.searchsorted(total, PIECE_SPANS, side="right")))
-            piece = chunk.part(offered, end)
-            piece.batches = [to_json(chunk.batch(index)) for index in range(offered, end)]
-            piece.buffer = None
-            sent = self._http.send(piece, until)
-            offered += sent
-            if sent < len(piece):
-                break
-        return offered
+        return send_in_pieces(
+            chunk, chunk.spans, PIECE_SPANS, lambda piece: self._send(piece, until)
+        )
 
-    def connect(self, timeout_s: float) -> None:
-        self._http.connect(timeout_s)
-
-    def wait(self, until: int) -> None:
-        self._http.wait(until)
-
-    def drain(self, until: int) -> None:
-        self._http.drain(until)
-
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
-        return self._http.outcomes()
-
-    def in_flight(self) -> int:
-        return self._http.in_flight()
-
-    def messages(self) -> dict[int, str]:
-        return self._http.messages()
-
-    def close(self) -> None:
-        self._http.close()
+    def _send(self, piece: Chunk, until: int) -> int:
+        texts = [to_json(piece.batch(index)) for index in range(len(piece))]
+        return self._transport.send(
+            Chunk.of(texts, piece.scheduled, piece.spans, first=piece.first, again=piece.again),
+            until,
+        )
 
 
 def to_json(data: bytes) -> bytes:

@@ -12,9 +12,6 @@ import importlib.util
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, Literal
-
-import numpy as np
 
 from blaster.transport.base import (
     COMPRESSED_FROM,
@@ -23,7 +20,9 @@ from blaster.transport.base import (
     Chunk,
     Int64,
     Transport,
+    send_in_pieces,
 )
+from blaster.transport.forwarding import Forwarding
 
 NONE, GZIP, ZSTD = NAMES = ("none", "gzip", "zstd")
 
@@ -61,60 +60,27 @@ def compressor(name: str) -> Compress:
     return lambda data: zlib.compress(data, _LEVEL, _GZIP_WINDOW)
 
 
-class CompressingTransport:
+class CompressingTransport(Forwarding):
     """``transport``, which says of the batches that they are compressed so. What goes in and comes
     out of the compression, and its CPU time, are raised in ``sent`` (RAISED)."""
 
     def __init__(self, transport: Transport, name: str, sent: Int64) -> None:
-        self._transport, self._compress, self._sent = transport, compressor(name), sent
-        self.framing: Literal["bytes", "buffer"] = transport.framing
-
-    def connect(self, timeout_s: float) -> None:
-        self._transport.connect(timeout_s)
+        super().__init__(transport)
+        self.framing = "buffer"
+        self._compress, self._sent = compressor(name), sent
 
     def send(self, chunk: Chunk, until: int) -> int:
-        offered = 0
-        while offered < len(chunk):
-            piece = chunk.part(offered, offered + self._count(chunk, offered))
-            took = self._send(piece, until)
-            offered += took
-            if took < len(piece):
-                break
-        return offered
-
-    def wait(self, until: int) -> None:
-        self._transport.wait(until)
-
-    def drain(self, until: int) -> None:
-        self._transport.drain(until)
-
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
-        return self._transport.outcomes()
-
-    def in_flight(self) -> int:
-        return self._transport.in_flight()
-
-    def messages(self) -> dict[int, str]:
-        return self._transport.messages()
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def _count(self, chunk: Chunk, begin: int) -> int:
-        """How many batches from ``begin`` on have _PIECE_BYTES, or one that has more."""
-        ends = np.cumsum(chunk.sizes()[begin:])
-        return max(1, int(np.searchsorted(ends, _PIECE_BYTES, side="right")))
+        return send_in_pieces(
+            chunk, chunk.sizes(), _PIECE_BYTES, lambda piece: self._send(piece, until)
+        )
 
     def _send(self, piece: Chunk, until: int) -> int:
         began = time.thread_time_ns()
         batches = [self._compress(piece.view(i)) for i in range(len(piece))]
         self._sent[COMPRESSION_NS] += time.thread_time_ns() - began
-        small = Chunk(piece.scheduled, piece.spans, first=piece.first, again=piece.again)
-        if self.framing == "bytes":
-            small.batches = batches
-        else:
-            small.offsets = np.cumsum([0, *map(len, batches)])
-            small.buffer = memoryview(b"".join(batches))
+        small = Chunk.of(
+            batches, piece.scheduled, piece.spans, first=piece.first, again=piece.again
+        )
         before, after = piece.sizes(), small.sizes()
         # Before they can leave, as all that is sent.
         self._sent[COMPRESSED_FROM] += int(before.sum())

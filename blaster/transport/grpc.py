@@ -10,9 +10,9 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, repeat
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -28,6 +28,7 @@ from blaster.transport.base import (
     SENT_REQUESTS,
     SENT_SPANS,
     Chunk,
+    Framing,
     Int64,
     Status,
 )
@@ -66,7 +67,7 @@ class GrpcTransport:
     each call's deadline; ``metadata`` goes with every call.
     """
 
-    framing: Literal["bytes", "buffer"] = "bytes"
+    framing: Framing = "made"
 
     def __init__(
         self,
@@ -94,8 +95,10 @@ class GrpcTransport:
         self._loop = asyncio.new_event_loop()
         self._callers: list[asyncio.Task[None]] = []
         self._channels: list[grpc.aio.Channel] = []
-        # Offered and not yet taken by a caller, in order; the callers that have nothing to send.
-        self._queue: deque[_Request] = deque()
+        # What a caller may still take, and when each is due, the last first; the callers that have
+        # nothing to send.
+        self._requests: Iterator[_Request] = iter(())
+        self._due: list[int] = []
         self._idle: deque[asyncio.Future[_Request]] = deque()
         self._calling = 0
         # Set while the coroutine that drives the callers sleeps: wakes it.
@@ -105,19 +108,20 @@ class GrpcTransport:
         self._loop.run_until_complete(self._connect(timeout_s))
 
     def send(self, chunk: Chunk, until: int) -> int:
-        self._queue.extend(
-            map(
-                _Request,
-                chunk.batches,
-                chunk.scheduled.tolist(),
-                chunk.spans.tolist(),
-                count(chunk.first),
-                repeat(chunk.again),
-            )
+        scheduled = chunk.scheduled.tolist()
+        # Not before it is sent is a batch made: its bytes are still in the caches then.
+        self._requests = map(
+            _Request,
+            chunk.each(),
+            scheduled,
+            chunk.spans.tolist(),
+            count(chunk.first),
+            repeat(chunk.again),
         )
+        self._due = scheduled[::-1]
         self._loop.run_until_complete(self._offer(until))
-        left = len(self._queue)
-        self._queue.clear()
+        left = len(self._due)
+        self._due = []
         return len(chunk) - left
 
     def wait(self, until: int) -> None:
@@ -162,16 +166,15 @@ class GrpcTransport:
         ]
 
     async def _offer(self, until: int) -> None:
-        """Hands the queue to the callers, each request at its time."""
-        while self._queue:
+        """Hands the requests to the callers, each at its time."""
+        while self._due:
             now = time.monotonic_ns()
             if now >= until or self._stop[0]:
                 return
-            scheduled = self._queue[0].scheduled
-            if scheduled > now:
-                await self._sleep(min(scheduled, until) - now)
+            if self._due[-1] > now:
+                await self._sleep(min(self._due[-1], until) - now)
             elif self._idle:
-                self._idle.popleft().set_result(self._queue.popleft())
+                self._idle.popleft().set_result(self._take())
             else:
                 await self._sleep(until - now)
 
@@ -206,12 +209,16 @@ class GrpcTransport:
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
 
+    def _take(self) -> _Request:
+        self._due.pop()
+        return next(self._requests)
+
     async def _call(self, stub: _Stub) -> None:
         """One caller: takes what is due, or is handed it; sends it; awaits its answer."""
         while True:
-            if self._queue and self._queue[0].scheduled <= time.monotonic_ns():
-                request = self._queue.popleft()
-                if not self._queue:
+            if self._due and self._due[-1] <= time.monotonic_ns():
+                request = self._take()
+                if not self._due:
                     self._wake()
             else:
                 idle = self._loop.create_future()

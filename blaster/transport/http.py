@@ -2,7 +2,7 @@
 
 Connections that are kept alive carry one request each at a time, so that as many requests can be in
 flight as there are connections. One loop on epoll drives them all; a request goes out in one
-gathered write, from the buffer that it was stamped into.
+gathered write, from the bytes that it was stamped into.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ import ssl
 import time
 from collections import deque
 from http.client import responses as PHRASES
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable
-from blaster.transport.base import SENT_BYTES, SENT_REQUESTS, SENT_SPANS, Chunk, Int64, Status
+from blaster.transport.base import (
+    SENT_BYTES,
+    SENT_REQUESTS,
+    SENT_SPANS,
+    Chunk,
+    Framing,
+    Int64,
+    Status,
+)
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.headers import Headers
 from blaster.transport.http_answer import CONTENT_TYPES, read_answer
@@ -71,7 +79,7 @@ class HttpTransport:
     request's deadline; ``headers`` go with every request.
     """
 
-    framing: Literal["bytes", "buffer"] = "buffer"
+    framing: Framing = "made"
 
     def __init__(
         self,
@@ -137,7 +145,7 @@ class HttpTransport:
     def send(self, chunk: Chunk, until: int) -> int:
         """Offers the batches of ``chunk`` and returns how many, from the first, were offered."""
         scheduled, spans = chunk.scheduled.tolist(), chunk.spans.tolist()
-        offsets, buffer, batches = chunk.offsets.tolist(), chunk.buffer, chunk.batches
+        offsets, buffer, made = chunk.offsets.tolist(), chunk.buffer, chunk.made
         offered, count = 0, len(scheduled)
         self._poll(0)
         while offered < count:
@@ -148,10 +156,10 @@ class HttpTransport:
             if due > now:
                 self._pass_time(min(due, until))
             elif (self._idle and not self._waiting) or self._can_wait():
-                if buffer is None:
-                    data: bytes | memoryview = batches[offered]
+                if made is None:
+                    data: bytes | memoryview = buffer[offsets[offered] : offsets[offered + 1]]
                 else:
-                    data = buffer[offsets[offered] : offsets[offered + 1]]
+                    data = next(made)
                 self._offer(
                     _Request(
                         data,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from blaster.transport.base import (
     SENT_REQUESTS,
     SENT_SPANS,
     Chunk,
+    Framing,
     Int64,
     Status,
 )
@@ -24,7 +26,7 @@ _NAP_NS = 50_000_000
 class NullTransport:
     """Sends nothing; keeps the schedule and the accounts as any transport does."""
 
-    framing: Literal["bytes", "buffer"] = "buffer"
+    framing: Framing = "made"
 
     def __init__(self, *, sent: Int64, stop: Int64) -> None:
         self._sent, self._stop = sent, stop
@@ -45,7 +47,7 @@ class NullTransport:
             offered = max(offered, due)
             if offered < len(chunk):
                 self._sleep(min(int(chunk.scheduled[offered]), until))
-        sizes = np.diff(chunk.offsets[: offered + 1])
+        sizes = np.fromiter(map(len, islice(chunk.each(), offered)), np.int64, offered)
         if not chunk.again:
             self._sent[SENT_REQUESTS] += offered
             self._sent[SENT_SPANS] += int(chunk.spans[:offered].sum())

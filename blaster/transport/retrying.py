@@ -12,7 +12,7 @@ import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from blaster.transport.base import (
     Status,
     Transport,
 )
+from blaster.transport.forwarding import Forwarding
 from blaster.transport.retry import MAX_TRIES, OFF, Backoff, maybe_received, retryable
 
 Outcomes = npt.NDArray[np.void]
@@ -91,7 +92,7 @@ class _Retried:
     """The status of the last try that may have been received without an answer; 0: none."""
 
 
-class RetryingTransport:
+class RetryingTransport(Forwarding):
     """``transport``, with retries. ``in_flight``: how many requests may be in flight or wait;
     ``timeout_s``: how long after its first send a request may be sent again; ``sent`` (RAISED):
     what is sent again is raised here, before it leaves."""
@@ -106,19 +107,17 @@ class RetryingTransport:
         sent: Int64,
         stop: Int64,
     ) -> None:
-        self._transport, self._backoff = transport, backoff
+        super().__init__(transport)
+        self.framing = "buffer"
+        self._backoff = backoff
         self._cap, self._timeout_ns = in_flight, round(timeout_s * 1e9)
         self._sent, self._stop = sent, stop
-        self.framing: Literal["bytes", "buffer"] = transport.framing
         self._next = 0
         self._held: list[_Held] = []
         self._retried: dict[int, _Retried] = {}
         self._due: list[tuple[int, int]] = []  # a heap of times and numbers
         self._done: list[Outcomes] = []
         self._over = False
-
-    def connect(self, timeout_s: float) -> None:
-        self._transport.connect(timeout_s)
 
     def send(self, chunk: Chunk, until: int) -> int:
         mine = chunk.part(0, len(chunk))
@@ -165,9 +164,6 @@ class RetryingTransport:
         """Those that wait for their next try included."""
         return self._transport.in_flight() + len(self._due)
 
-    def messages(self) -> dict[int, str]:
-        return self._transport.messages()
-
     def close(self) -> None:
         self._give_up()
         self._transport.close()
@@ -185,12 +181,8 @@ class RetryingTransport:
     def _send_again(self, number: int, now: int, until: int) -> bool:
         request = self._retried[number]
         assert request.last is not None
-        chunk = Chunk(np.array([now]), np.array([request.spans]), first=number, again=True)
-        if self.framing == "bytes":
-            chunk.batches = [request.data]
-        else:
-            chunk.offsets = np.array([0, len(request.data)])
-            chunk.buffer = memoryview(request.data)
+        times, spans = np.array([now]), np.array([request.spans])
+        chunk = Chunk.of([request.data], times, spans, first=number, again=True)
         self._count(request, 1)
         if self._transport.send(chunk, until):
             return True

@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from blaster.transport.base import (
     OUTCOME,
     SENT_BYTES,
     Chunk,
+    Framing,
     Int64,
 )
 from blaster.transport.compression import NONE
@@ -35,11 +36,13 @@ class WireTransport:
     """A Transport over ``connections`` HTTP/2 connections, paced in C. ``tls``: None sends in the
     clear. ``encoding``: what the batches are compressed with.
 
-    ``send`` returns when the last request of the chunk was offered; its bytes may still be on their
-    way, and the chunk's buffer is kept until they have left. :meth:`holds` says whether it is.
+    Batches are made right before they are framed and written, so that they are still in the caches
+    when the socket copies them. ``send`` returns when the last request of the chunk was offered;
+    its bytes may still be on their way, and a chunk's buffer is kept until they have left.
+    :meth:`holds` says whether it is.
     """
 
-    framing: Literal["bytes", "buffer"] = "buffer"
+    framing: Framing = "made"
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class WireTransport:
     def send(self, chunk: Chunk, until: int) -> int:
         """Offers the batches of ``chunk`` and returns how many, from the first, were offered."""
         return self._client.send(
-            chunk.buffer,
+            chunk.buffer if chunk.made is None else chunk.made.source,
             chunk.offsets,
             chunk.scheduled,
             chunk.spans,

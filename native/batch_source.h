@@ -1,0 +1,23 @@
+/* What one extension makes and the other sends: batches, one after another, each when it is wanted.
+ *
+ * It goes from blaster._native to blaster._wire in a capsule of this name.
+ */
+#ifndef BLASTER_BATCH_SOURCE_H
+#define BLASTER_BATCH_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BATCH_SOURCE "blaster._native.Batches.source"
+
+struct batch_source {
+    void *context;
+    /* How many there are still. */
+    size_t (*left)(void *context);
+    /* The length of the next. */
+    size_t (*length)(void *context);
+    /* Writes it, and goes on to the one behind it. */
+    void (*write)(void *context, uint8_t *out);
+};
+
+#endif
