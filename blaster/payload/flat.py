@@ -19,7 +19,7 @@ BASE_DURATION_NS, LONGEST_NS = 1_000_000, 99_000_000
 """A trace takes 1 to 99 ms, all as likely."""
 
 _CHILDREN = 4
-_TIMINGS = 4096
+_TIMINGS = 1024
 
 
 def shape(spans_per_trace: int = 1) -> Shape:
