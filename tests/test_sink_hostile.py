@@ -15,8 +15,9 @@ import psutil
 import pytest
 from faulty import FaultySink, request
 
+from blaster import http_server
 from blaster._native import Scanner
-from blaster.sink import api, http_connection, http_receiver
+from blaster.sink import http_connection, http_receiver
 from blaster.sink.api import ApiServer
 from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
@@ -159,7 +160,7 @@ def test_a_slow_loris_is_let_go_and_others_are_served(
 
 
 def test_a_slow_loris_at_the_api_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "TURN_S", 0.5)
+    monkeypatch.setattr(http_server, "TURN_S", 0.5)
     scanner = Scanner()
     counts = lambda: SinkCounts.from_scan(scanner.counts())  # noqa: E731
     server = ApiServer(

@@ -6,8 +6,6 @@ with the first interval, after the workers were forked.
 
 from __future__ import annotations
 
-import socket
-import socketserver
 import sys
 import threading
 import time
@@ -15,21 +13,18 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration
 from blaster.engine.runner import Progress
 from blaster.errors import UsageError
+from blaster.http_server import PROMETHEUS, HttpHandler, HttpServer
 from blaster.report import otlp_metrics
 from blaster.report.metrics import Metric, exposition, metrics
 from blaster.units import quoted
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-CONNECTIONS = 32
-"""Scrapers served at a time; more are turned away."""
 TIMEOUT_S = 5.0
+"""Of a push."""
 PUSH_S = 5.0
 """How often metrics are pushed; once more at the end."""
 
@@ -60,9 +55,7 @@ class Exporting:
         if self._thread is not None:
             self._thread.join(2 * TIMEOUT_S)
         if self._server is not None:
-            if self._server.serving:
-                self._server.shutdown()
-            self._server.server_close()
+            self._server.stop()
         if self._failed:
             print(
                 f"blaster: --otlp-metrics {quoted(self._url or '')}: {self._failed} pushes failed",
@@ -98,11 +91,7 @@ class Exporting:
         self._latest = metrics(progress, endpoint, transport)
         if self._server is not None:
             self._server.text = exposition(self._latest).encode()
-            if not self._server.serving:
-                self._server.serving = True
-                threading.Thread(
-                    target=self._server.serve_forever, args=(0.1,), daemon=True
-                ).start()
+            self._server.start()
         if self._url is not None and self._thread is None:
             self._started_ns = time.time_ns() - round(progress.point.t * 1e9)
             self._thread = threading.Thread(target=self._push, daemon=True)
@@ -157,61 +146,26 @@ def _listen(address: str, quiet: bool) -> _Server:
         raise UsageError(
             f"--metrics-port {quoted(address)}: can't listen there: {error.strerror or error}"
         ) from None
-    bound = server.server_address[1]
     shown = f"[{host}]" if ":" in host else host
     if not quiet:
-        print(f"metrics at http://{shown}:{bound}/metrics", file=sys.stderr, flush=True)
+        print(f"metrics at http://{shown}:{server.port}/metrics", file=sys.stderr, flush=True)
     return server
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Server(HttpServer):
     def __init__(self, host: str, port: int) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.text = b""
-        self.serving = False
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__((host, port), _Handler)
-
-    def server_bind(self) -> None:
-        # Past HTTPServer's, which looks its own name up in the DNS.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        super().__init__(host, port, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(HttpHandler):
     server_version = "blaster"
-    sys_version = ""
-    timeout = TIMEOUT_S
     server: _Server
 
     def do_GET(self) -> None:
-        known = self.path.partition("?")[0] in ("/", "/metrics")
-        body = self.server.text if known else b"nothing here; there is /metrics\n"
-        self.send_response(200 if known else 404)
-        self.send_header("Content-Type", CONTENT_TYPE if known else "text/plain")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.path.partition("?")[0] in ("/", "/metrics"):
+            self.answer(200, PROMETHEUS, self.server.text)
+        else:
+            self.answer(404, "text/plain", b"nothing here; there is /metrics\n")
 
     do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: being asked is no event."""

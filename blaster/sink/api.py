@@ -3,20 +3,16 @@ BeTrace's API offers."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import socket
-import socketserver
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from blaster.errors import UsageError
+from blaster.http_server import PROMETHEUS, HttpHandler, HttpServer
 from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
 from blaster.sink.faults import FaultControl
@@ -24,19 +20,7 @@ from blaster.sink.ingest import MOST_BYTES
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-CONNECTIONS = 64
-"""At most so many at a time; more are closed at once."""
-TIMEOUT_S = 10.0
-"""How long a client may take to send a request, and an idle connection stays open."""
-
-TURN_S = 30.0
-"""How long a connection may take for one request, its idle time before and the answer included."""
-
 MOST_FREEZE_S = 600.0
-
-POLL_S = 0.1
-"""How often the server looks whether it is to stop."""
 
 
 def prometheus(counts: SinkCounts, more: list[str]) -> str:
@@ -126,23 +110,16 @@ class ApiServer:
                 f"--api-port {self._port}: can't listen on {self._host}:{self._port}: "
                 f"{error.strerror or error}; choose another port, or 0 for a free one"
             ) from None
-        threading.Thread(
-            target=self._server.serve_forever, args=(POLL_S,), name="api", daemon=True
-        ).start()
-        return int(self._server.server_address[1])
+        self._server.start()
+        return self._server.port
 
     def stop(self) -> None:
         """Stops listening; answers in flight are cut."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128  # with socketserver's 5 a burst of clients waits for SYN to be resent
-
+class _Server(HttpServer):
     def __init__(
         self,
         host: str,
@@ -151,63 +128,16 @@ class _Server(ThreadingHTTPServer):
         freeze: Callable[[float], None],
         faults: FaultControl,
     ) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.betrace = betrace
         self.freeze = freeze
         self.faults = faults
-        self._turns: dict[socket.socket, float] = {}
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
-        super().__init__((host, port), _Handler)
-
-    def begin(self, connection: socket.socket) -> None:
-        """Waits for a request from now on: see TURN_S."""
-        self._turns[connection] = time.monotonic()
-
-    def end(self, connection: socket.socket) -> None:
-        """The request was answered, or the connection ended."""
-        self._turns.pop(connection, None)
-
-    def service_actions(self) -> None:
-        """Ends the connections that keep a thread for too long, a byte now and then."""
-        until = time.monotonic() - TURN_S
-        for connection, begun in list(self._turns.items()):
-            if begun < until:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def server_bind(self) -> None:
-        # Past HTTPServer's, which looks its own name up in the DNS.
-        socketserver.TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        super().__init__(host, port, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(HttpHandler):
     protocol_version = "HTTP/1.1"
     server_version = "blaster-sink"
-    sys_version = ""
-    timeout = TIMEOUT_S
     server: _Server
-
-    def handle_one_request(self) -> None:
-        self.server.begin(self.connection)
-        try:
-            super().handle_one_request()
-        finally:
-            self.server.end(self.connection)
 
     def do_GET(self) -> None:
         if self.headers.get("Content-Length") or self.headers.get("Transfer-Encoding"):
@@ -309,18 +239,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_PATCH = do_OPTIONS = _refuse
 
     def _answer(self, status: int, content_type: str, text: str, **headers: str) -> None:
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: being asked is no event."""
+        self.answer(status, content_type, text.encode(), **headers)
