@@ -1,5 +1,7 @@
 """Fixtures and settings that all tests share."""
 
+from __future__ import annotations
+
 import fcntl
 import importlib.util
 import os
@@ -7,10 +9,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from certificates import Authority, Pair
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -42,6 +47,20 @@ def _turn(
             fcntl.flock(door, fcntl.LOCK_EX)
             fcntl.flock(turn, fcntl.LOCK_EX if quiet else fcntl.LOCK_SH)
         yield
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs the tests' certificates."""
+    from certificates import Authority
+
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def server(authority: Authority) -> Pair:
+    """A certificate for 127.0.0.1."""
+    return authority.issue("server")
 
 
 def cannot(reason: str) -> NoReturn:

@@ -28,21 +28,6 @@ from blaster.transport.tls import Tls
 TRANSPORTS = ["grpc", "http", *(["wire"] if wire_speaks_tls() else [])]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
-
-
-@pytest.fixture(scope="module")
-def authority(folder: Path) -> Authority:
-    return Authority(folder)
-
-
-@pytest.fixture(scope="module")
-def server(authority: Authority) -> Pair:
-    return authority.issue("server")
-
-
 @contextlib.contextmanager
 def tls_collector(
     binary: Path, pair: Pair, client_ca: str | None = None
@@ -195,7 +180,7 @@ def test_the_encrypted_transport_loses_nothing(server: Pair, authority: Authorit
     assert [len(body) for body in bodies] == [0, *[3 << 20] * 3]
 
 
-def test_grpcio_keeps_to_the_roots_that_it_is_given(authority: Authority, folder: Path) -> None:
+def test_grpcio_keeps_to_the_roots_that_it_is_given(authority: Authority) -> None:
     """The grpc transport trusts whom --ca-cert names, and by default whom the system trusts."""
     assert Tls(authority.file).roots() == Path(authority.file).read_bytes()
     system = Tls().roots()
