@@ -24,6 +24,7 @@ LAYERS = [
     {"run", "doctor", "send"},
     {"capacity"},
     {"report"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -33,7 +34,7 @@ HOMES = {
     "distributed": {"cluster/dask.py"},
     "grpc": {"transport/grpc.py", "sink/grpc_receiver.py", "sink/exporter.py"},
     "psutil": {"measure/sampler.py", "chaos.py"},
-    "typer": {"cli.py"},
+    "typer": {"cli.py", "commands"},
     "prometheus_client": {"backends/metrics.py"},
     "google": {"payload", "sink", "transport/grpc.py"},
     "opentelemetry": {"payload", "sink", "report/otlp_metrics.py", "transport/grpc.py"},

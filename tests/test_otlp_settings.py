@@ -3,11 +3,13 @@
 import dataclasses
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blaster.cli import app
 from blaster.errors import UsageError
 from blaster.process_title import secrets
 from blaster.transport import endpoint, headers
@@ -223,3 +225,54 @@ def test_the_readme_lists_every_variable() -> None:
         *("CLIENT_CERTIFICATE", "TIMEOUT", "INSECURE", "PROTOCOL"),
     ):
         assert f"`{name}`" in text
+
+
+SAID = {
+    "endpoint": "https://127.0.0.1:1",
+    "transport": "http",
+    "encoding": "json",
+    "compression": "gzip",
+    "timeout": "3s",
+    "headers": ["a=b", "c=d"],
+    "ca_cert": "ca.pem",
+    "client_cert": "me.pem",
+    "client_key": "me.key",
+    "insecure": True,
+    "insecure_skip_verify": True,
+}
+COMMANDS = {
+    "run": ("blaster.run.run", set()),
+    "capacity": ("blaster.capacity.find", set()),
+    "send": ("blaster.send.send", {"encoding", "compression"}),
+    "cluster check": (
+        "blaster.transport.otlp_settings.resolve",
+        SAID.keys() - {"endpoint", "transport", "ca_cert"},
+    ),
+}
+
+
+class Called(Exception):
+    pass
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Each command that speaks OTLP hands on all that it was told of it."""
+    callee, lacks = COMMANDS[command]
+    words = command.split() + ["tcp://127.0.0.1:1"] * (command == "cluster check")
+    for name, value in SAID.items():
+        if name not in lacks:
+            option = "--" + name.replace("headers", "header").replace("_", "-")
+            for one in value if isinstance(value, list) else [value]:
+                words += [option] if one is True else [option, str(one)]
+
+    def called(first: Any, *_: object, **__: object) -> None:
+        raise Called(getattr(first, "options", first))
+
+    monkeypatch.setattr(callee, called)
+    with pytest.raises(Called) as raised:
+        app(words, standalone_mode=False)
+    (options,) = raised.value.args
+    for name, value in SAID.items():
+        if name not in lacks:
+            assert getattr(options, name) == value, name
