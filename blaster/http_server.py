@@ -10,6 +10,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from blaster.address import family
+
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 """The type of Prometheus' text format."""
 
@@ -32,7 +34,7 @@ class HttpServer(ThreadingHTTPServer):
     request_queue_size = 128  # with socketserver's 5 a burst of clients waits for SYN to be resent
 
     def __init__(self, host: str, port: int, handler: type[HttpHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family = family(host)
         self._turns: dict[socket.socket, float] = {}
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         self._serving = False

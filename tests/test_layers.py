@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent / "blaster"
 
 # From the bottom up. A package imports itself and what stands below it.
 LAYERS = [
-    {"__init__", "errors", "units", "http_server", "process_title", "_native", "_wire"},
+    {"__init__", "errors", "units", "address", "http_server", "process_title", "_native", "_wire"},
     {"measure", "sink", "proxy"},
     {"chaos"},
     {"scenario"},

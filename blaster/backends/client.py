@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from blaster import __version__
+from blaster.address import written
 from blaster.errors import BlasterError, UsageError
 from blaster.transport.headers import hide
 from blaster.units import quoted
@@ -101,7 +102,9 @@ class Client:
         target = self.base.path + path + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {
-            "Host": self.base.host if self.base.port in (80, 443) else self._authority(),
+            "Host": self.base.host
+            if self.base.port in (80, 443)
+            else written(self.base.host, self.base.port),
             "User-Agent": f"blaster/{__version__}",
             "Accept": "application/json, text/plain;q=0.9, */*;q=0.1",
             "Connection": "close",
@@ -131,10 +134,6 @@ class Client:
     def _shown(self, body: bytes) -> str:
         """The beginning of an answer, without our headers' values, which it may repeat."""
         return hide(said(body), tuple(self.headers.items()))
-
-    def _authority(self) -> str:
-        host = f"[{self.base.host}]" if ":" in self.base.host else self.base.host
-        return f"{host}:{self.base.port}"
 
     def _said(self, method: str, path: str) -> str:
         return f"{method} {self.base.url}{path}"

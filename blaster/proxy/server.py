@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blaster.address import cannot_listen, family, written
 from blaster.errors import BlasterError, UsageError
 from blaster.proxy.faults import ProxyFault, parse_all
 from blaster.units import quoted
@@ -63,14 +64,11 @@ def serve(options: ProxyOptions) -> None:
     """Proxies until SIGTERM or SIGINT. Prints one line once it listens. Raises UsageError."""
     options.check()
     faults = parse_all(options.faults)
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    where = (options.host, options.port)
     try:
-        listener = socket.create_server((options.host, options.port), family=family, backlog=1024)
+        listener = socket.create_server(where, family=family(options.host), backlog=1024)
     except OSError as error:
-        raise UsageError(
-            f"--listen {options.port}: can't listen on {options.host}:{options.port}: "
-            f"{error.strerror or error}; choose another port, or 0 for a free one"
-        ) from None
+        raise cannot_listen("--listen", options.host, options.port, error) from None
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(options, faults, listener))
 
@@ -88,8 +86,8 @@ async def _serve(
     if options.json:
         print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
     else:
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"blaster proxy: {host}:{port} to {options.target}, pid {os.getpid()}", flush=True)
+        host = written(options.host, port)
+        print(f"blaster proxy: {host} to {options.target}, pid {os.getpid()}", flush=True)
     await stop.wait()
     server.close()
     proxy.close()

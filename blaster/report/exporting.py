@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 
+from blaster.address import written
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration
 from blaster.engine.runner import Progress
@@ -146,9 +147,10 @@ def _listen(address: str, quiet: bool) -> _Server:
         raise UsageError(
             f"--metrics-port {quoted(address)}: can't listen there: {error.strerror or error}"
         ) from None
-    shown = f"[{host}]" if ":" in host else host
     if not quiet:
-        print(f"metrics at http://{shown}:{server.port}/metrics", file=sys.stderr, flush=True)
+        print(
+            f"metrics at http://{written(host, server.port)}/metrics", file=sys.stderr, flush=True
+        )
     return server
 
 

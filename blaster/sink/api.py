@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from blaster.address import cannot_listen
 from blaster.errors import UsageError
 from blaster.http_server import PROMETHEUS, HttpHandler, HttpServer
 from blaster.sink.betrace import Betrace
@@ -106,10 +107,7 @@ class ApiServer:
                 self._host, self._port, self._betrace, self._freeze, self._faults
             )
         except OSError as error:
-            raise UsageError(
-                f"--api-port {self._port}: can't listen on {self._host}:{self._port}: "
-                f"{error.strerror or error}; choose another port, or 0 for a free one"
-            ) from None
+            raise cannot_listen("--api-port", self._host, self._port, error) from None
         self._server.start()
         return self._server.port
 

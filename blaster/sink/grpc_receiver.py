@@ -14,7 +14,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters is raised or ans
 import grpc
 
 from blaster._native import Scanner
-from blaster.errors import UsageError
+from blaster.address import cannot_listen, family, written
 from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
 from blaster.sink.counts import SinkCounts
 from blaster.sink.faults import GRPC, NOTHING, Fault, FaultTable, Kind, garbage
@@ -62,14 +62,11 @@ class GrpcReceiver:
 
     def start(self) -> int:
         """Listens; returns the port. Raises UsageError when the address can't be listened on."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            port = self._server.add_insecure_port(f"{host}:{self._port}")
+            port = self._server.add_insecure_port(written(self._host, self._port))
         except RuntimeError:
-            raise UsageError(
-                f"--grpc-port {self._port}: can't listen on {host}:{self._port}: "
-                f"{_why_not(self._host, self._port)}; choose another port, or 0 for a free one"
-            ) from None
+            why = _why_not(self._host, self._port)
+            raise cannot_listen("--grpc-port", self._host, self._port, why) from None
         self._server.start()
         return port
 
@@ -143,9 +140,8 @@ class GrpcReceiver:
 
 def _why_not(host: str, port: int) -> str:
     """The system's reason why this address can't be listened on: grpcio keeps it to itself."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(family(host), socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             probe.listen()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
-from blaster.errors import UsageError
+from blaster.address import cannot_listen, family
 from blaster.sink import otlp_http
 from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
 from blaster.sink.faults import HTTP, NOTHING, Fault, FaultTable, Kind, garbage
@@ -62,10 +62,7 @@ class HttpReceiver:
         try:
             listener = _listener((self._host, self._port))
         except OSError as error:
-            raise UsageError(
-                f"--http-port {self._port}: can't listen on {self._host}:{self._port}: "
-                f"{error.strerror or error}; choose another port, or 0 for a free one"
-            ) from None
+            raise cannot_listen("--http-port", self._host, self._port, error) from None
         port = int(listener.getsockname()[1])
         ready = threading.Event()
         self._thread = threading.Thread(
@@ -205,8 +202,7 @@ class HttpReceiver:
 
 
 def _listener(address: tuple[Any, ...]) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    listener = socket.create_server(address[:2], family=family(address[0]), backlog=BACKLOG)
     listener.setblocking(False)
     return listener
 

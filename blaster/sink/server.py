@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from blaster.address import written
 from blaster.errors import BlasterError, UsageError
 from blaster.sink.api import ApiServer
 from blaster.sink.betrace import QUIRKS, Betrace, check_quirks
 from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
 from blaster.sink.counts import SinkCounts
-from blaster.sink.faults import HTTP, Fault, FaultControl, parse_all
+from blaster.sink.faults import HTTP, FaultControl, Faulty, parse_all
 from blaster.sink.http_receiver import HttpReceiver
 from blaster.units import parse_duration, quoted
 
@@ -96,7 +97,7 @@ class SinkOptions:
         return Capacity(self.capacity, self.overload, service_ns / 1e9)
 
 
-class Receiver(Protocol):
+class Receiver(Faulty, Protocol):
     """Listens for OTLP and scans what comes. ``kind``: as in sink.faults."""
 
     kind: str
@@ -119,12 +120,6 @@ class Receiver(Protocol):
     def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
         """Scans a message that came another way: its spans, or -1 when it is malformed, and how
         many were rejected: a share (of 2**32), rounded as ``random`` (below 2**32) has it."""
-
-    def fault(self, faults: Sequence[Fault], seed: int) -> None:
-        """From now on these, whose time begins with the next request."""
-
-    def fault_hits(self) -> Sequence[int]:
-        """How often each was met."""
 
     def counts(self) -> SinkCounts:
         """What was counted so far."""
@@ -216,11 +211,11 @@ def _say_ready(options: SinkOptions, grpc_port: int, http_port: int, api_port: i
         }
         print(json.dumps(ready), flush=True)
     else:
-        host = f"[{options.host}]" if ":" in options.host else options.host
+        host = options.host
         print(
-            f"blaster sink: OTLP/gRPC on {host}:{grpc_port}, "
-            f"OTLP/HTTP on http://{host}:{http_port}/v1/traces, "
-            f"counts on http://{host}:{api_port}/v1/counts, pid {os.getpid()}",
+            f"blaster sink: OTLP/gRPC on {written(host, grpc_port)}, "
+            f"OTLP/HTTP on http://{written(host, http_port)}/v1/traces, "
+            f"counts on http://{written(host, api_port)}/v1/counts, pid {os.getpid()}",
             flush=True,
         )
 

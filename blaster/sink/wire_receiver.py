@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 
 from blaster._wire import Receiver
-from blaster.errors import UsageError
+from blaster.address import cannot_listen
 from blaster.sink.capacity import NO_LIMIT, Capacity
 from blaster.sink.counts import SinkCounts
 from blaster.sink.faults import WIRE, Fault
@@ -52,10 +52,7 @@ class WireReceiver:
                 service_time_s=self._capacity.service_time_s,
             )
         except OSError as error:
-            raise UsageError(
-                f"--grpc-port {self._port}: can't listen on {self._host}:{self._port}: "
-                f"{error.strerror or error}; choose another port, or 0 for a free one"
-            ) from None
+            raise cannot_listen("--grpc-port", self._host, self._port, error) from None
         self._receiver = receiver
         self._thread = threading.Thread(
             target=receiver.run, args=(self._stop,), name="wire", daemon=True
