@@ -98,6 +98,7 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     sys_version = ""
     timeout = TIMEOUT_S
+    disable_nagle_algorithm = True  # the body is not to wait until the head has been acknowledged
     server: HttpServer
 
     def handle_one_request(self) -> None:
