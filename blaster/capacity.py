@@ -193,7 +193,7 @@ def calibrate(options: load_test.Options, signals: StopSignals) -> Ceiling:
 
 
 def _endpoint(sink: EmbeddedSink, options: load_test.Options) -> str:
-    return sink.http_endpoint if protocol_of(options) == "http" else sink.endpoint
+    return load_test.embedded_url(sink, options.transport, protocol_of(options))
 
 
 def ceiling_of(cluster: Cluster, options: load_test.Options) -> Ceiling:
@@ -355,11 +355,7 @@ def _target(search: Search) -> Iterator[load_test.Options]:
     if not options.embedded:
         yield options
         return
-    if options.endpoint is not None:
-        raise UsageError(
-            f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
-            "which is the target itself"
-        )
+    load_test.check_no_endpoint(options)
     if search.cluster is not None:
         search.cluster.check_loopback()
     with EmbeddedSink(*search.sink) as sink:

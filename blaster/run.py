@@ -50,7 +50,7 @@ from blaster.sink.faults import GRPC, HTTP, WIRE, check_shown
 from blaster.sink.faults import parse_all as parse_faults
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice, otlp_settings, retry
-from blaster.transport.endpoint import Endpoint, resolve_betrace
+from blaster.transport.endpoint import Endpoint, Protocol, resolve_betrace
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
@@ -237,7 +237,13 @@ def _check_embedded(options: Options, transport: str) -> None:
     """Refuses what --embedded cannot be used with."""
     if transport == "null" and options.embedded:
         raise UsageError("--transport 'null': sends nothing, so it cannot be used with --embedded")
-    if options.embedded and options.endpoint is not None:
+    if options.embedded:
+        check_no_endpoint(options)
+
+
+def check_no_endpoint(options: Options) -> None:
+    """Refuses an endpoint beside the embedded sink."""
+    if options.endpoint is not None:
         raise UsageError(
             f"--endpoint {quoted(options.endpoint)}: cannot be used with --embedded, "
             "which is the target itself"
@@ -308,7 +314,7 @@ def _verifier(options: Options, sink: EmbeddedSink | None) -> Iterator[Verifier 
         options.verify,
         limit_s=options.verify_limit_s,
         headers=parse_headers(options.verify_headers),
-        betrace_url=f"http://127.0.0.1:{sink.api_port}" if sink is not None else None,
+        betrace_url=None if sink is None else sink.api_url,
     ) as verifier:
         yield verifier
 
@@ -564,10 +570,17 @@ def _target(
 
 
 def _embedded_endpoint(otlp: OtlpSettings, sink: EmbeddedSink) -> Endpoint:
+    url = embedded_url(sink, otlp.transport, otlp.protocol)
     if otlp.transport == "betrace":
-        return resolve_betrace(f"http://127.0.0.1:{sink.api_port}")
-    url = sink.http_endpoint if otlp.protocol == "http" else sink.endpoint
+        return resolve_betrace(url)
     return resolve_endpoint(url, {}, otlp.protocol)
+
+
+def embedded_url(sink: EmbeddedSink, transport: str, protocol: Protocol) -> str:
+    """Where the sink takes what is sent so."""
+    if transport == "betrace":
+        return sink.api_url
+    return sink.http_endpoint if protocol == "http" else sink.endpoint
 
 
 @contextmanager

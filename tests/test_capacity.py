@@ -13,8 +13,12 @@ import pytest
 
 from blaster.capacity import recovery_s
 from blaster.report.capacity import plot
+from blaster.run import Options, embedded_url
+from blaster.sink.process import EmbeddedSink
 from blaster.transport.base import OUTCOME, Status
 from blaster.transport.choice import wire_is_built
+from blaster.transport.otlp_settings import protocol_of, resolve
+from blaster.transport.probe import probe
 from blaster.verdict.capacity import Ceiling, Goals
 from blaster.verdict.search import search_ceiling
 from blaster.verdict.trial import Trial
@@ -251,3 +255,14 @@ def test_wrong_usage(options: tuple[str, ...], said: str) -> None:
     ran = cli.blaster("capacity", *options)
     assert ran.returncode == 2, ran.stderr
     assert said in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "transport", ["grpc", "http", "betrace", *(["wire"] if wire_is_built() else [])]
+)
+def test_every_transport_finds_the_embedded_sink(transport: str) -> None:
+    """Calibration and search aim at the port that speaks what is sent."""
+    options = Options(transport=transport, environ={})
+    with EmbeddedSink() as sink:
+        url = embedded_url(sink, transport, protocol_of(options))
+        probe(resolve(dataclasses.replace(options, endpoint=url)))

@@ -25,7 +25,8 @@ class EmbeddedSink:
     """Starts the sink on free loopback ports; a context manager.
 
     ``endpoint`` and ``http_endpoint`` are where to send OTLP/gRPC and OTLP/HTTP
-    (http://127.0.0.1:PORT), ``pid`` is the process to watch, ``api_port`` where its API listens.
+    (http://127.0.0.1:PORT), ``pid`` is the process to watch, ``api_port`` where its API listens,
+    ``api_url`` the same as a URL.
     Start it from the main thread: on Linux it dies with the thread that started it. Raises
     BlasterError when it does not start.
     """
@@ -47,6 +48,7 @@ class EmbeddedSink:
             self.endpoint = f"http://127.0.0.1:{ready['grpc_port']}"
             self.http_endpoint = f"http://127.0.0.1:{ready['http_port']}"
             self.api_port = int(ready["api_port"])
+            self.api_url = f"http://127.0.0.1:{self.api_port}"
         except BaseException:
             self.close()
             raise
