@@ -9,20 +9,25 @@ from pathlib import Path
 
 import cli
 import msgspec
+import numpy as np
 import peers
 import psutil
 import pytest
 
 from blaster.engine.results import AveragePeak, Lateness, Results
 from blaster.sink.process import EmbeddedSink
+from blaster.transport.base import OUTCOME
 from blaster.transport.choice import wire_is_built
 from blaster.verdict.limit import limit_of
+from blaster.verdict.trial import trial_of
 
 pytestmark = [
     pytest.mark.quiet,
     pytest.mark.skipif(sys.platform != "linux", reason="CPUs are pinned as Linux does it"),
     pytest.mark.skipif(not wire_is_built(), reason="the native client and sink were not built"),
 ]
+
+SECOND = 1_000_000_000
 
 BUSY = (
     "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print(flush=True)\nwhile 1: pass"
@@ -164,6 +169,31 @@ def test_a_collector_that_holds_back(tmp_path: Path, collector_binary: Path) -> 
     assert read["generator"]["held_back_percent"] > 50, read["generator"]
     assert read["verdict"]["limited_by"] == "target", read["verdict"]
     assert "held it back" in read["verdict"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "lost"), [([41], 0), ([41, 42], 200), ([41, 90], 100), ([120], 100), ([29] * 9, 0)]
+)
+def test_the_last_answer_of_a_connection(results: Results, late_ms: list[int], lost: int) -> None:
+    """A peer that waits for an acknowledgement holds back one answer a connection at the trial's
+    end; more than that is a backlog."""
+    outcomes = np.zeros(100, OUTCOME)
+    outcomes["scheduled"] = outcomes["sent"] = SECOND + np.arange(100) * (SECOND // 100)
+    outcomes["done"] = outcomes["sent"] + SECOND // 100
+    outcomes["done"][-len(late_ms) :] = 2 * SECOND + np.array(late_ms) * (SECOND // 1000)
+    outcomes["spans"] = 100
+    offered = msgspec.structs.replace(results.spans, scheduled=10_000, not_offered=0)
+    configuration = msgspec.structs.replace(results.configuration, connections=1)
+    judged = trial_of(
+        msgspec.structs.replace(results, spans=offered, configuration=configuration),
+        outcomes,
+        phase="test",
+        load=10_000.0,
+        duration_s=1.0,
+        ceiling=None,
+        broken=[],
+    )
+    assert judged.scheduled - judged.accepted == lost
 
 
 def test_a_queue_that_grows(tmp_path: Path) -> None:
