@@ -47,8 +47,8 @@ def rungs(target: OtlpSettings | None) -> list[tuple[str, str, str | None]]:
     ladder: list[tuple[str, str, str | None]] = [
         ("memcpy", "the same bytes, copied", None),
         ("loopback", "the same bytes, bare TCP", None),
-        ("columns", "numpy: IDs, times, violations", None),
-        ("stamp", "+ the kernel stamps them", "columns"),
+        ("columns", "IDs, times, violations", None),
+        ("stamp", "+ stamped, batch by batch", "columns"),
         ("null", "+ the worker, null transport", "stamp"),
     ]
     if choice.wire_is_built():

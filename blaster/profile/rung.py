@@ -29,6 +29,9 @@ SEED = 1
 CONNECT_NS = 400_000_000
 """The head start of a rung with a transport, to connect in."""
 
+LOOPBACK_BYTES = 3 << 20
+"""What the loopback rung sends again and again."""
+
 WRITE_BYTES = 256 << 10
 """The most that the loopback rung hands to the socket at once."""
 
@@ -75,8 +78,10 @@ def memcpy(batch: int, seconds: float) -> Measured:
 def loopback(batch: int, seconds: float, port: int) -> Measured:
     """The same bytes through a bare TCP connection: what the kernel's loopback alone costs."""
     chunk = _Chunk(batch)
-    size = chunk.bytes
-    data = memoryview(bytes(size))
+    # Whole batches, and memory of their own: zeros would be one page, again and again.
+    batches = max(1, LOOPBACK_BYTES * chunk.requests // chunk.bytes)
+    size = batches * (chunk.bytes // chunk.requests)
+    data = np.ones(size, np.uint8).data
     step = min(WRITE_BYTES, size)
     with socket.create_connection(("127.0.0.1", port)) as connection:
 
@@ -84,7 +89,7 @@ def loopback(batch: int, seconds: float, port: int) -> Measured:
             for at in range(0, size, step):
                 connection.sendall(data[at : at + step])
 
-        return _repeat(send, chunk.spans, size, seconds)
+        return _repeat(send, batches * (chunk.spans // chunk.requests), size, seconds)
 
 
 def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) -> Measured:
