@@ -1,6 +1,15 @@
-"""``python -m blaster``: the same as the ``blaster`` command."""
+"""``python -m blaster``, and the ``blaster`` command."""
 
-from blaster.cli import main
+from blaster.engine.signals import StopSignals
+
+
+def main() -> None:
+    """Runs the command line. From the first moment on, SIGINT and SIGTERM end it in one line."""
+    with StopSignals(hold=True) as signals:
+        from blaster import cli
+
+        cli.main(signals)
+
 
 if __name__ == "__main__":
     main()

@@ -23,6 +23,7 @@ from blaster.commands import (
     sink,
     templates,
 )
+from blaster.engine.signals import StopSignals
 from blaster.errors import BlasterError
 from blaster.process_title import hide_secrets
 
@@ -45,12 +46,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """A load generator for OpenTelemetry trace backends."""
+    # A run that is being made ready is written down all the same: it releases them itself.
+    if context.invoked_subcommand != "run":
+        context.obj.release()
 
 
 # As the help lists them.
@@ -60,17 +65,15 @@ app.add_typer(templates.app, name="templates")
 app.add_typer(cluster.app, name="cluster")
 
 
-def main() -> None:
-    """The ``blaster`` command."""
+def main(signals: StopSignals) -> None:
+    """The ``blaster`` command; ``signals`` are held, for it to release them."""
     hide_secrets()
     try:
         arguments = sys.argv[1:] or ["--help"]
-        status: Any = app(arguments, prog_name="blaster", standalone_mode=False)
+        status: Any = app(arguments, prog_name="blaster", standalone_mode=False, obj=signals)
         sys.exit(status if isinstance(status, int) else 0)
     except TyperException as error:
         _fail(error.format_message(), error.exit_code)
-    except typer.Abort:
-        _fail("interrupted", 130)
     except BlasterError as error:
         _fail(str(error), error.exit_status)
 

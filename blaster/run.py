@@ -31,10 +31,18 @@ from blaster.cluster.merged import ClusterRun
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results, results_of
-from blaster.engine.runner import Control, Progress, Run, Runner, lost_spans, so_far
+from blaster.engine.runner import (
+    Control,
+    Progress,
+    Run,
+    Runner,
+    lost_spans,
+    never_started,
+    so_far,
+)
 from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
-from blaster.engine.signals import StopSignals
+from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import TargetUnreachable, UsageError
 from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, Watch, parse_watch
@@ -157,7 +165,6 @@ def run(
     if cluster is not None:
         otlp = _check_cluster(options, otlp, cluster)
     transport = otlp.transport
-    _check_embedded(options, transport)
     seed = scenario.seed if scenario.seed is not None else secrets.randbits(32)
     captured = capture.read(options.template) if options.template is not None else None
     mix = mix_of(scenario, seed, captured.shapes if captured else (), otlp.encoding)
@@ -172,12 +179,7 @@ def run(
     with (
         _target(options, otlp, seed) as (otlp, sink),
         _chaos(options, events, watches, sink) as disorder,
-        _verifier(options, sink) as verifier,
-        _observer(options) as observer,
     ):
-        if transport != "null" and sink is None and cluster is None:
-            probe(otlp)
-        target = _sampler(watches, sink)
         settings = Settings(
             otlp, -(-connections // workers), -(-in_flight // workers), retry_mode, seed
         )
@@ -205,32 +207,46 @@ def run(
             retry=retry_mode,
             faults=list(options.faults),
         )
-        if on_plan is not None:
-            on_plan(plan, configuration)
-        sample = _prepare(verifier, options, plan, cluster)
-        watch = _Watch(scenario, configuration, on_progress, on_checkpoint, observer).update
-        with _recording(options) as recording:
-            sending = _Sending(
-                *(plan, settings, configuration, signals, target, watch, sample, control),
-                disorder,
-            )
-            runner = sending.runner(on_latencies is not None, recorder, recording, cluster)
-            try:
-                record = runner.run()
-            except TargetUnreachable as error:
-                raise TargetUnreachable(otlp.hide(str(error))) from None
-        record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
-        asked = _ask(verifier, record, signals, options, sample)
+        asked = seen = recording = None
+        try:
+            signals.release()
+            with _verifier(options, sink) as verifier, _observer(options) as observer:
+                if transport != "null" and sink is None and cluster is None:
+                    probe(otlp)
+                target = _sampler(watches, sink)
+                if on_plan is not None:
+                    on_plan(plan, configuration)
+                sample = _prepare(verifier, options, plan, cluster)
+                watch = _Watch(scenario, configuration, on_progress, on_checkpoint, observer).update
+                with _recording(options) as recording:
+                    sending = _Sending(
+                        *(plan, settings, configuration, signals, target, watch, sample, control),
+                        disorder,
+                    )
+                    record = sending.runner(
+                        on_latencies is not None, recorder, recording, cluster
+                    ).run()
+                record.messages = {name: otlp.hide(text) for name, text in record.messages.items()}
+                asked = _ask(verifier, record, signals, options, sample)
+                seen = observer.end(record.started_at)
+        except TargetUnreachable as error:
+            raise TargetUnreachable(otlp.hide(str(error))) from None
+        except Interrupted:
+            record = never_started(plan)
         counts = None if sink is None or disorder.killed_sink else sink.settled_counts()
-        seen = observer.end(record.started_at)
     results = results_of(record, configuration, counts, asked, seen)
-    results.faults = disorder.marks(lost_spans(record.ledger))
-    results.hosts = record.hosts if isinstance(record, ClusterRun) else None
-    results.verdict = judge(results, scenario)
+    _complete(results, record, scenario, disorder)
     results.notes += _notes(results, captured, recording)
     if on_latencies is not None:
         on_latencies(_latencies(record))
     return results
+
+
+def _complete(results: Results, record: Run, scenario: Scenario, disorder: Chaos) -> None:
+    """What --chaos did, what the hosts of a cluster did, and the verdict."""
+    results.faults = disorder.marks(lost_spans(record.ledger))
+    results.hosts = record.hosts if isinstance(record, ClusterRun) else None
+    results.verdict = judge(results, scenario)
 
 
 def _check_embedded(options: Options, transport: str) -> None:
@@ -253,6 +269,8 @@ def check_no_endpoint(options: Options) -> None:
 def _notes(results: Results, captured: Capture | None, recording: Recording | None) -> list[str]:
     """What there is to say beside the figures."""
     notes = [note for asked in results.verification for note in asked.said()]
+    if results.interrupted and not results.spans.scheduled:
+        notes.append("interrupted before the first span was offered")
     notes += [str(mark) for mark in results.faults]
     if results.configuration.insecure_skip_verify:
         notes.append("the server's certificate was not verified, as asked for")
@@ -607,7 +625,8 @@ def _record_limit(options: Options) -> int:
 
 
 def _check_files(options: Options, otlp: OtlpSettings) -> None:
-    """Refuses what cannot be recorded, before anything is emptied or sent."""
+    """Refuses what cannot be sent or recorded so, before anything is emptied or sent."""
+    _check_embedded(options, otlp.transport)
     if options.record is None:
         if options.record_limit is not None:
             raise UsageError(f"--record-limit {quoted(options.record_limit)}: needs --record")

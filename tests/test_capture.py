@@ -661,7 +661,10 @@ def test_recording_of_an_interrupted_run(tmp_path: Path) -> None:
         *("run", "--rate", "max", "--duration", "60s", "--embedded", "--record", str(path)),
         *("--json", str(out), "--workers", "2"),
     )
-    time.sleep(3)
+    until = time.monotonic() + 30
+    while not path.exists() or path.stat().st_size == 0:
+        assert time.monotonic() < until and running.poll() is None
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=20)
     assert running.returncode == 130, errors

@@ -7,9 +7,10 @@ import signal
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cli
@@ -203,8 +204,101 @@ def test_interrupted(tmp_path: Path, transport: str, signum: int, rate: str) -> 
     assert read["duration_s"] < 20
 
 
-def test_interrupted_before_the_start() -> None:
-    """A signal while workers connect is status 130 too, without a stack trace."""
+def starting(command: str, *arguments: str) -> subprocess.Popen[str]:
+    """A command that tells each import on standard error, which is how far it has come."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "blaster", command, *arguments],
+        env=cli.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def imported(process: subprocess.Popen[str], module: str) -> None:
+    """Waits until the process has imported ``module``."""
+    assert process.stderr is not None
+    assert any(line.endswith(f" {module}\n") for line in process.stderr)
+
+
+def has_children(process: subprocess.Popen[str], _: str) -> None:
+    """Waits until the process has started another."""
+    while not psutil.Process(process.pid).children():
+        assert process.poll() is None
+        time.sleep(0.001)
+
+
+def has_said(process: subprocess.Popen[str], text: str) -> None:
+    """Waits until ``text`` stands in a line on standard error."""
+    assert process.stderr is not None
+    assert any(text in line for line in process.stderr)
+
+
+@pytest.mark.parametrize(
+    ("wait", "for_what", "signum"),
+    [
+        (imported, "typer", signal.SIGINT),
+        (imported, "numpy", signal.SIGTERM),
+        (imported, "blaster.report.outputs", signal.SIGINT),
+        (has_children, "the sink", signal.SIGINT),
+        (has_said, "bytes a span", signal.SIGINT),
+        (has_said, "bytes a span", signal.SIGTERM),
+    ],
+)
+def test_interrupted_while_it_starts(
+    tmp_path: Path,
+    wait: Callable[[subprocess.Popen[str], str], None],
+    for_what: str,
+    signum: int,
+) -> None:
+    """From its first moment on, a run that is stopped has status 130 and results that balance."""
+    out = tmp_path / "r.json"
+    process = starting("run", "--embedded", "--duration", "60s", "--json", str(out))
+    wait(process, for_what)
+    process.send_signal(signum)
+    said, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    read = cli.results(out)
+    assert read["interrupted"] and read["spans"]["accepted"] == read["sink"]["spans"] < 5000
+    if read["spans"]["scheduled"] == 0:
+        assert "interrupted before the first span was offered" in said
+        assert not read["verdict"]["passed"] and read["verdict"]["limited_by"] == "nobody"
+        assert read["rate"]["target_spans_per_s"] == 100
+    if wait is imported:
+        assert read["spans"]["scheduled"] == 0
+
+
+def test_interrupted_twice(tmp_path: Path) -> None:
+    """A second signal does not wait until there are results."""
+    out = tmp_path / "r.json"
+    process = starting("run", "--embedded", "--duration", "60s", "--json", str(out))
+    imported(process, "numpy")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and said == "" and not out.exists()
+    assert [line for line in errors.splitlines() if "import time" not in line] == [
+        "blaster: interrupted"
+    ]
+
+
+@pytest.mark.parametrize(("command", "module"), [("capacity", "numpy"), ("sink", "typer")])
+def test_other_commands_interrupted_while_they_start(command: str, module: str) -> None:
+    """They end with one line and status 130."""
+    process = starting(command)
+    imported(process, module)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and said == "", errors
+    assert [line for line in errors.splitlines() if "import time" not in line] == [
+        "blaster: interrupted"
+    ]
+
+
+def test_interrupted_while_it_connects(tmp_path: Path) -> None:
+    """A signal while the target says nothing is status 130, too, with results."""
+    out = tmp_path / "r.json"
     came = threading.Event()
 
     class Waits(Silent):
@@ -213,12 +307,13 @@ def test_interrupted_before_the_start() -> None:
             super().handle()
 
     with serving(Waits) as port:
-        process = cli.start("run", "--endpoint", f"http://127.0.0.1:{port}")
+        process = cli.start("run", "--endpoint", f"http://127.0.0.1:{port}", "--json", str(out))
         assert came.wait(20)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
-    assert process.returncode == 130
-    assert len(errors.splitlines()) == 1
+        said, errors = process.communicate(timeout=10)
+    assert process.returncode == 130 and errors == ""
+    assert "interrupted before the first span was offered" in said
+    assert cli.results(out)["spans"]["scheduled"] == 0
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

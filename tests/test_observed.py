@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from blaster.backends.scrape import Observer
 from blaster.cli import app
+from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.sink.ingest import request_of
 from blaster.sink.process import EmbeddedSink
@@ -98,7 +99,7 @@ def test_what_betrace_answers(body: bytes, status: Status, rejected: int) -> Non
 )
 def test_what_betrace_cannot_take(options: tuple[str, ...], said: str) -> None:
     arguments = ["run", "--rate", "max", "--transport", "betrace", *options]
-    ran = CliRunner().invoke(app, arguments)
+    ran = CliRunner().invoke(app, arguments, obj=StopSignals())
     assert isinstance(ran.exception, UsageError) and str(ran.exception).startswith(said)
 
 
@@ -212,5 +213,5 @@ def test_pages_that_are_none(reply: Any) -> None:
     ],
 )
 def test_wrong_options(options: tuple[str, ...], said: str) -> None:
-    ran = CliRunner().invoke(app, ["run", "--duration", "1s", *options])
+    ran = CliRunner().invoke(app, ["run", "--duration", "1s", *options], obj=StopSignals())
     assert isinstance(ran.exception, UsageError) and str(ran.exception).startswith(said)

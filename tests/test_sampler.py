@@ -76,8 +76,12 @@ def spent(pid: int) -> float:
 
 
 def test_a_busy_process_costs_what_the_kernel_says(start: Start) -> None:
-    child = start("input()\n" + BUSY.format(0.5) + "print('done', flush=True)\ninput()")
-    time.sleep(0.2)
+    child = start(
+        "print('ready', flush=True)\ninput()\n"
+        + BUSY.format(0.5)
+        + "print('done', flush=True)\ninput()"
+    )
+    assert line(child) == "ready"
     before = spent(child.pid)
     sampler = Sampler([parse_watch(str(child.pid))])
     tell(child)
@@ -120,6 +124,7 @@ def test_usage_is_zero_before_the_first_sample() -> None:
 def test_children_that_come_and_go_count_once(start: Start) -> None:
     code = f"""
 import subprocess, sys
+print("ready", flush=True)
 input()
 for _ in range(4):
     subprocess.run([sys.executable, "-S", "-c", {BUSY.format(0.15)!r}])
@@ -127,7 +132,7 @@ print("done", flush=True)
 input()
 """
     child = start(code)
-    time.sleep(0.2)
+    assert line(child) == "ready"
     before = spent(child.pid)
     sampler = Sampler([parse_watch(str(child.pid))])
     tell(child)

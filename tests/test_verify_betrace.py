@@ -21,6 +21,7 @@ from blaster.backends.findings import Flow, Sent
 from blaster.backends.verify import Verifier
 from blaster.backends.waiting import Wait
 from blaster.cli import app
+from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.rules import ERRORS, MISSING_AUTH, RULES, SLOW
@@ -144,7 +145,7 @@ def test_one_that_is_never_ready_fails_the_run_in_time(tmp_path: Path) -> None:
 )
 def test_wrong_options(options: tuple[str, ...], said: str) -> None:
     """Refused before anything is started."""
-    ran = CliRunner().invoke(app, ["run", "--duration", "1s", *options])
+    ran = CliRunner().invoke(app, ["run", "--duration", "1s", *options], obj=StopSignals())
     assert isinstance(ran.exception, UsageError) and str(ran.exception).startswith(said)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from blaster.commands import option
+from blaster.engine.signals import StopSignals
 
 app = typer.Typer()
 
@@ -17,6 +18,7 @@ app = typer.Typer()
     "blaster run --rate max --duration 30s --embedded"
 )
 def run(
+    context: typer.Context,
     scenario: Annotated[
         str, typer.Argument(help="normal, medium, high, spike, soak, or a TOML file.")
     ] = "normal",
@@ -204,12 +206,14 @@ def run(
     ] = False,
 ) -> None:
     """Run a load test and judge it."""
+    signals: StopSignals = context.obj
+    if cluster is not None:
+        signals.release()  # the hosts may take long to find, and there is no run without them
     from rich.console import Console
 
     from blaster import run as load_test
     from blaster.cluster.joined import joined
     from blaster.engine.results import Results
-    from blaster.engine.signals import StopSignals
     from blaster.measure.hdr import Latencies
     from blaster.report import console, exporting, hdr_file, json_file
     from blaster.report.outputs import Outputs
@@ -265,23 +269,22 @@ def run(
         for path in hdr or ():
             hdr_file.write(found, path)
 
-    with StopSignals() as signals:
-        with (
-            console.ProgressDisplay(quiet, keys=cluster is None) as display,
-            exporting.Exporting(metrics_port, otlp_metrics, quiet=quiet) as exported,
-            joined(cluster, hosts, on_host_lost) as members,
-        ):
-            results = load_test.run(
-                options,
-                signals,
-                exported.after(display.update),
-                exported.beside(display.begin),
-                on_checkpoint=checkpoint,
-                on_latencies=latencies if hdr else None,
-                cluster=members,
-                control=display.control,
-            )
-        outputs.write(results)
+    with (
+        console.ProgressDisplay(quiet, keys=cluster is None) as display,
+        exporting.Exporting(metrics_port, otlp_metrics, quiet=quiet) as exported,
+        joined(cluster, hosts, on_host_lost) as members,
+    ):
+        results = load_test.run(
+            options,
+            signals,
+            exported.after(display.update),
+            exported.beside(display.begin),
+            on_checkpoint=checkpoint,
+            on_latencies=latencies if hdr else None,
+            cluster=members,
+            control=display.control,
+        )
+    outputs.write(results)
     if not quiet:
         # Standard output is the file's where a file was sent there.
         console.summary(results, Console(stderr=outputs.takes_stdout, soft_wrap=True))

@@ -556,6 +556,8 @@ def _rate(run: Run, begin_ns: int, end_ns: int, segments: Iterable[int]) -> Rate
         until = min(max(end_ns, begin_ns + 1), pacer.duration_ns)
         if begin_ns == 0 and end_ns >= run.plan.scenario.duration_ns:
             target = pacer.total * 1e9 / pacer.duration_ns / run.plan.hosts
+        elif not run.ledger.total(SCHEDULED_SPANS):
+            target = float(run.plan.rate_at(0))  # what it would have begun with
         else:
             due = run.plan.due(until - 1) - run.plan.due(begin_ns - 1)
             target = due * 1e9 / (until - begin_ns)

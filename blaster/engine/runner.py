@@ -439,6 +439,17 @@ class Runner:
         return run
 
 
+def never_started(plan: Plan) -> Run:
+    """The record of a run that was interrupted before anything was due."""
+    ledger = Ledger(plan.workers, plan.segments)
+    now = time.monotonic_ns()
+    ledger.control[STOP_NS] = now - 1
+    started_at = (ledger.epoch_ns + now) / 1e9
+    run = Run(plan, ledger, started_at, start_ns=now, end_ns=now, interrupted=True)
+    run.balance(now - 1)
+    return run
+
+
 def so_far(run: Run) -> Run:
     """A run that is still going on as if it had been stopped now: what is in flight is unknown."""
     now = time.monotonic_ns()

@@ -12,15 +12,26 @@ from blaster.errors import BlasterError
 
 
 class Interrupted(BlasterError):
-    """Stopped by a signal before the first span was offered."""
+    """Stopped by a signal before there was anything to stop."""
 
     exit_status = 130
 
 
 class StopSignals:
-    """A context manager around all of a run; ``on_stop`` is what a signal calls once it is set."""
+    """A context manager around all of a run. A signal calls ``on_stop``; while that is None, it
+    raises Interrupted, once."""
 
-    on_stop: Callable[[], None] | None = None
+    def __init__(self, *, hold: bool = False) -> None:
+        """``hold``: the first signal waits for :meth:`release`, so that what is being made ready
+        can be told of. A second one does not."""
+        self.on_stop: Callable[[], None] | None = self._hold if hold else None
+        self._held = False
+
+    def release(self) -> None:
+        """Holds signals no longer; raises Interrupted where one came."""
+        self.on_stop = None
+        if self._held:
+            self._interrupt()
 
     def __enter__(self) -> Self:
         self._before: dict[int, Any] = {
@@ -40,5 +51,13 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.on_stop is None:
-            raise Interrupted("interrupted before the first span was offered")
-        self.on_stop()
+            self._interrupt()
+        else:
+            self.on_stop()
+
+    def _hold(self) -> None:
+        self._held, self.on_stop = True, None
+
+    def _interrupt(self) -> None:
+        self.on_stop = lambda: None  # a further signal would disturb what is being closed
+        raise Interrupted("interrupted")

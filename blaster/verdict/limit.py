@@ -55,6 +55,8 @@ def _suspects(
     results: Results, ceiling: float | None, cap_reached: bool
 ) -> Iterator[tuple[str, str]]:
     """Each limit that the evidence speaks for, the strongest first; nobody at last."""
+    if not results.spans.scheduled:
+        yield NOBODY, "nothing was offered"
     starved = starvation_of(results)
     if starved is not None:
         yield GENERATOR, starved

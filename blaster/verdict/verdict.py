@@ -31,6 +31,8 @@ def judge(results: Results, scenario: Scenario) -> Verdict:
 
 def _accounts(results: Results) -> Check:
     spans = results.spans
+    if not spans.scheduled:
+        return Check("spans offered", "some", "none", False)
     lost = {
         "rejected": spans.rejected,
         "failed": spans.failed,
