@@ -148,6 +148,7 @@ def find(
     """Calibrates, searches, overloads and fits. Raises BlasterError for what keeps it from it, and
     Interrupted on SIGINT or SIGTERM."""
     began = time.monotonic()
+    load_test.scenario_of(search.options)  # what is wrong with them is better said now
     with _target(search) as options:
         trials = _Trials(options, signals, on_trial, search.cluster)
         if search.cluster is None:

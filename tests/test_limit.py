@@ -22,7 +22,6 @@ from blaster.verdict.limit import limit_of
 from blaster.verdict.trial import trial_of
 
 pytestmark = [
-    pytest.mark.quiet,
     pytest.mark.skipif(sys.platform != "linux", reason="CPUs are pinned as Linux does it"),
     pytest.mark.skipif(not wire_is_built(), reason="the native client and sink were not built"),
 ]
@@ -101,23 +100,27 @@ def two_cpus() -> tuple[int, int]:
     return cpus[0], cpus[1]
 
 
+@pytest.mark.quiet
 def test_starved_generator(tmp_path: Path) -> None:
     """Workers that get a quarter of a CPU are the limit, and not the sink that has its own."""
     ours, theirs = two_cpus()
     out = tmp_path / "r.json"
-    command = ["run", "--rate", "4M", "--duration", "3s", "--workers", "1", "--transport", "wire"]
+    command = ["run", "--rate", "4M", "--duration", "2s", "--workers", "1", "--transport", "wire"]
     with EmbeddedSink() as sink:
         os.sched_setaffinity(sink.pid, {theirs})
         for thread in psutil.Process(sink.pid).threads():
             os.sched_setaffinity(thread.id, {theirs})
-        command += ["--endpoint", sink.endpoint, "--quiet", "--json", str(out)]
+        command += ["--endpoint", sink.endpoint, "--json", str(out)]
+        running = subprocess.Popen(
+            ["taskset", "-c", str(ours), *cli.COMMAND, *command],
+            env=cli.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert running.stderr is not None and "bytes a span" in running.stderr.readline()
         with busy_loops(ours, 3):
-            subprocess.run(
-                ["taskset", "-c", str(ours), *cli.COMMAND, *command],
-                env=cli.environment(),
-                timeout=60,
-                check=False,
-            )
+            running.communicate(timeout=60)
     read = cli.results(out)
     assert read["verdict"]["limited_by"] == "generator", read["verdict"]
     assert "waited for a CPU" in read["verdict"]["reason"]
@@ -125,11 +128,12 @@ def test_starved_generator(tmp_path: Path) -> None:
     assert read["spans"]["not_offered"] > 0
 
 
+@pytest.mark.quiet
 def test_starved_target(tmp_path: Path) -> None:
     """A sink that gets a few hundredths of a CPU is the limit, not the workers that have theirs."""
     ours, theirs = two_cpus()
     out = tmp_path / "r.json"
-    command = ["run", "--rate", "500k", "--duration", "3s", "--workers", "1", "--in-flight", "32"]
+    command = ["run", "--rate", "500k", "--duration", "2s", "--workers", "1", "--in-flight", "32"]
     with EmbeddedSink() as sink:
         process = psutil.Process(sink.pid)
         for thread in process.threads():
@@ -148,6 +152,7 @@ def test_starved_target(tmp_path: Path) -> None:
     assert "32 requests in flight" in read["verdict"]["reason"]
 
 
+@pytest.mark.quiet
 def test_a_collector_that_holds_back(tmp_path: Path, collector_binary: Path) -> None:
     """A Collector that takes less than is offered is the limit: its windows and its full socket
     hold the load back, with fewer requests in flight than may be."""
@@ -196,16 +201,17 @@ def test_the_last_answer_of_a_connection(results: Results, late_ms: list[int], l
     assert judged.scheduled - judged.accepted == lost
 
 
+@pytest.mark.quiet
 def test_a_queue_that_grows(tmp_path: Path) -> None:
     """A target whose answers come later and later is the limit, though nothing was lost or late."""
     out = tmp_path / "r.json"
     with EmbeddedSink("--capacity", "5000", "--overload", "queue") as sink:
         ran = cli.blaster(
-            *("run", "--endpoint", sink.endpoint, "--rate", "5500", "--duration", "6s"),
+            *("run", "--endpoint", sink.endpoint, "--rate", "6k", "--duration", "3s"),
             *("--batch", "50", "--quiet", "--json", str(out)),
         )
         assert ran.returncode == 0, ran.stderr
     read = cli.results(out)
-    assert read["spans"]["accepted"] == 33_000
+    assert read["spans"]["accepted"] == 18_000
     assert read["verdict"]["limited_by"] == "target"
     assert "latency grew" in read["verdict"]["reason"]

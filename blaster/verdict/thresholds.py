@@ -7,7 +7,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -25,22 +25,22 @@ _WITHOUT = (
 )
 
 
-def known_paths() -> list[str]:
+@cache
+def known_paths() -> tuple[str, ...]:
     """The paths of all figures of results.json; ``0`` stands for any stage, ``OK`` for any key."""
-    return [
+    return tuple(
         f"{name}{rest}"
         for name, kind in typing.get_type_hints(Results).items()
         if name not in _WITHOUT
         for rest in _leaves(kind)
-    ]
+    )
 
 
 def check_known(option: str, thresholds: Iterable[Threshold]) -> None:
     """UsageError for a path that no results have, with the nearest right one."""
-    paths = known_paths()
     for threshold in thresholds:
-        if not any(_same(threshold.path, path) for path in paths):
-            nearest = max(paths, key=partial(_likeness, threshold.path[:100]))
+        if not any(_same(threshold.path, path) for path in known_paths()):
+            nearest = max(known_paths(), key=partial(_likeness, threshold.path[:100]))
             raise UsageError(
                 f"{option} {quoted(threshold.text)}: results have no figure "
                 f"{quoted(threshold.path)}; did you mean {nearest}?"
