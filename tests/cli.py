@@ -1,9 +1,15 @@
-"""Runs the command line as a user does: in a process of its own."""
+"""Runs the command line as a user does: in a process of its own.
+
+What runs to its end is forked from a process that has imported blaster already: a second of CPU
+less for each of the hundreds of times.
+"""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,9 @@ COMMAND = [sys.executable, "-m", "blaster"]
 
 VARIABLES = ("SPANS_PER_SECOND", "DURATION_SECONDS", "VIOLATION_RATE")
 PREFIX = "OTEL_EXPORTER_OTLP_"
+
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["blaster.capacity", "blaster.cli", "blaster.report.outputs"])
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -23,14 +32,31 @@ def blaster(
     *arguments: str, timeout_s: float = 60, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``blaster`` to its end; ``more`` are environment variables."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as errors:
+        process = _FORKED.Process(
+            target=_command,
+            args=(arguments, environment(**more), os.getcwd(), out.name, errors.name),
+        )
+        process.start()
+        process.join(timeout_s)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired([*COMMAND, *arguments], timeout_s)
+        said = [file.read().decode() for file in (out, errors)]
+        return subprocess.CompletedProcess([*COMMAND, *arguments], process.exitcode, *said)
+
+
+def _command(arguments: tuple[str, ...], environ: dict[str, str], folder: str, *files: str) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environ)
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    sys.argv = ["blaster", *arguments]
+    from blaster.__main__ import main
+
+    main()
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

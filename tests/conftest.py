@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from certificates import Authority, Pair
@@ -28,25 +30,70 @@ hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 
-@pytest.fixture(autouse=True)
-def _turn(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+class Turns:
     """Tests run side by side, save those marked `quiet`, which measure: no other runs meanwhile.
 
     Readers and a writer on one lock. Whoever waits for it holds the door, so that a stream of
-    readers does not keep the writer out.
+    readers does not keep the writer out; between two quiet tests it is not given away.
     """
-    # With pytest-xdist each process has a folder of its own below that of the whole run.
-    shared = tmp_path_factory.getbasetemp()
+
+    def __init__(self, shared: Path) -> None:
+        self._shared = shared
+        self._turn: IO[str] | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Around a test with all its fixtures."""
+        if self._turn is None:
+            self._turn = open(self._shared / "turn.lock", "w")  # noqa: SIM115 - closed below
+            with open(self._shared / "door.lock", "w") as door:
+                fcntl.flock(door, fcntl.LOCK_EX)
+                fcntl.flock(self._turn, fcntl.LOCK_EX if is_quiet(item) else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            if nextitem is None or not (is_quiet(item) and is_quiet(nextitem)):
+                self._turn.close()
+                self._turn = None
+
+
+def is_quiet(item: pytest.Item) -> bool:
+    return item.get_closest_marker("quiet") is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    quiet = request.node.get_closest_marker("quiet") is not None
-    with open(shared / "turn.lock", "w") as turn:
-        with open(shared / "door.lock", "w") as door:
-            fcntl.flock(door, fcntl.LOCK_EX)
-            fcntl.flock(turn, fcntl.LOCK_EX if quiet else fcntl.LOCK_SH)
-        yield
+        # Each process has a folder of its own below that of the whole run.
+        config.pluginmanager.register(Turns(Path(config.option.basetemp).parent))
+
+
+class Scheduling(LoadScopeScheduling):
+    """Who runs what: the files with quiet tests are one process's, one after the other; a file
+    whose tests share a fixture is one process's; any other test is whoever's is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return scope(self.config.rootpath / file) or nodeid
+
+
+@functools.cache
+def scope(file: Path) -> str | None:
+    text = file.read_text()
+    if "pytest.mark.quiet" in text:
+        return "quiet"
+    return file.name if 'scope="module"' in text else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quiet tests are first, and what can't be divided is begun before what can."""
+    items.sort(key=lambda item: (not is_quiet(item), scope(item.path) is None))
 
 
 @pytest.fixture(scope="session")
