@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 IN_CI = os.environ.get("CI") == "true"
 
 # The same examples in every run of CI, so that a failure there is one of the commit; new ones at
-# every desk. No deadline in either: the machines are shared.
+# every desk. No deadline in either: the machines are shared. The sanitizers, under which each
+# example takes some five times as long, see the first of those.
 hypothesis.settings.register_profile(
     "ci", max_examples=100, derandomize=True, deadline=None, print_blob=True
+)
+hypothesis.settings.register_profile(
+    "sanitized", max_examples=20, derandomize=True, deadline=None, print_blob=True
 )
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")

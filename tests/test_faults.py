@@ -183,9 +183,8 @@ class Run:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("rate", ["500", "max"])
-def test_interrupted(tmp_path: Path, transport: str, signum: int, rate: str) -> None:
+@pytest.mark.parametrize(("rate", "signum"), [("500", signal.SIGINT), ("max", signal.SIGTERM)])
+def test_interrupted(tmp_path: Path, transport: str, rate: str, signum: int) -> None:
     """Ctrl-C and SIGTERM end the run within seconds, status 130, and the results balance."""
     run = Run(
         tmp_path / "r.json",
@@ -322,7 +321,7 @@ def test_worker_killed(tmp_path: Path, transport: str, rate: str) -> None:
     """A killed worker is named, what it sent is kept, and the run goes on to status 1."""
     run = Run(
         tmp_path / "r.json",
-        *("--embedded", "--rate", rate, "--duration", "4s", "--workers", "2"),
+        *("--embedded", "--rate", rate, "--duration", "3s", "--workers", "2"),
         *("--transport", transport),
     )
     victim = run.workers()[0]
@@ -336,8 +335,8 @@ def test_worker_killed(tmp_path: Path, transport: str, rate: str) -> None:
     assert f"pid {victim.pid}" in lost and "SIGKILL" in lost
     assert read["spans"]["accepted"] > 0
     if rate != "max":
-        assert read["spans"]["not_offered"] > 1000
-        assert read["spans"]["scheduled"] == 4000
+        assert read["spans"]["not_offered"] > 500
+        assert read["spans"]["scheduled"] == 3000
 
 
 def test_workers_do_not_outlive_the_parent(tmp_path: Path) -> None:
@@ -387,7 +386,7 @@ def test_backend_comes_back(tmp_path: Path, transport: str) -> None:
     """A backend that is stopped for a second delays answers; nothing is lost or doubled."""
     run = Run(
         tmp_path / "r.json",
-        *("--embedded", "--rate", "1000", "--duration", "4s", "--transport", transport),
+        *("--embedded", "--rate", "1000", "--duration", "3s", "--transport", transport),
     )
     (sink,) = run.children("blaster.sink")
     os.kill(sink.pid, signal.SIGSTOP)
@@ -395,7 +394,7 @@ def test_backend_comes_back(tmp_path: Path, transport: str) -> None:
     os.kill(sink.pid, signal.SIGCONT)
     assert run.end() == 0
     read = cli.results(run.out)
-    assert read["sink"]["spans"] == read["spans"]["accepted"] == 4000
+    assert read["sink"]["spans"] == read["spans"]["accepted"] == 3000
     assert read["latency_ms"]["response"]["max"] > 900
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blaster.measure.histogram import HIGHEST_US, SIZE, Histogram
@@ -44,6 +44,7 @@ def test_buckets_are_those_of_hdr_histogram(values: list[int]) -> None:
     assert (many.counts == 30 * np.array(counts)).all()
 
 
+@settings(max_examples=30)  # the oracle takes its time
 @given(VALUES)
 def test_figures_are_those_of_hdr_histogram(values: list[int]) -> None:
     """Count, minimum, maximum, mean and all percentiles equal HdrHistogram's."""

@@ -69,7 +69,7 @@ def test_max_embedded_keeps_the_contract(tmp_path: Path, transport: str) -> None
     """A closed loop with two workers loses nothing, and results.json has every key it promises."""
     out = tmp_path / "r.json"
     ran = cli.blaster(
-        *("run", "--rate", "max", "--duration", "2s", "--embedded", "--quiet", "--seed", "7"),
+        *("run", "--rate", "max", "--duration", "1s", "--embedded", "--quiet", "--seed", "7"),
         *("--workers", "2", "--batch", "500", "--transport", transport, "--json", str(out)),
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

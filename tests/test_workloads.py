@@ -62,7 +62,7 @@ def decoded(batch: bytes) -> list[tuple[str, Span]]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=min(60, settings.default.max_examples))
 @given(NAMES, st.sampled_from(LAYOUTS), st.integers(0, 2**40), st.integers(0, 9), st.data())
 def test_kernel_equals_twin(name, layout, first, traces, data):
     """The kernel stamps every workload in every layout as its Python twin does."""
@@ -77,7 +77,7 @@ def test_kernel_equals_twin(name, layout, first, traces, data):
     assert made(ColumnSource(7, mix), mix.template, *rows) == (native, columns.spans.tolist())
 
 
-@settings(max_examples=60)
+@settings(max_examples=min(60, settings.default.max_examples))
 @given(NAMES, st.sampled_from(LAYOUTS), st.integers(0, 2**40), st.integers(1, 40))
 def test_counts_are_exact(name, layout, first, traces):
     """What any traces hold, in spans and violations of each rule, is known from their numbers."""
@@ -89,7 +89,7 @@ def test_counts_are_exact(name, layout, first, traces):
         assert counted[0].tolist() == [len(spans), *broken]
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings.default.max_examples))
 @given(NAMES, st.sampled_from(LAYOUTS), st.integers(0, 2**40))
 def test_traces_are_honest(name, layout, first):
     """Every trace has one root; its IDs are valid and its own, its parents exist, its children lie
