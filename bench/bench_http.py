@@ -110,7 +110,7 @@ def main() -> None:
         port, spans, encoding, seconds = arguments.loop
         loop(int(port), int(spans), encoding, float(seconds))
         return
-    seconds, runs = (1.0, 2) if arguments.short else (5.0, 5)
+    seconds, runs = (1.0, 1) if arguments.short else (5.0, 5)
     command = [sys.executable, __file__, "--receive"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout is not None

@@ -24,7 +24,7 @@ MOST_POINTS = 3600
 def main() -> None:
     hours = ("--hours", {"type": float, "default": 1.0, "help": "how long (default 1)"})
     arguments = parse(__doc__, hours)
-    seconds = 60 if arguments.short else round(arguments.hours * 3600)
+    seconds = 15 if arguments.short else round(arguments.hours * 3600)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "soak.json")
         command = [sys.executable, "-m", "blaster", "run", "--embedded", "--rate", str(RATE)]

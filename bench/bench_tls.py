@@ -61,7 +61,7 @@ def ratio(figures: dict[str, list[float]], over: str, under: str) -> float:
 
 def main() -> None:
     short = parse(__doc__).short
-    seconds, runs = (1.0, 2) if short else (4.0, 5)
+    seconds, runs = (1.0, 1) if short else (4.0, 5)
     figures: dict[str, list[float]] = {}
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -32,7 +32,7 @@ def run(transport: str, spans: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     short = parse(__doc__).short
-    seconds, runs = (1.0, 2) if short else (5.0, 5)
+    seconds, runs = (1.0, 1) if short else (5.0, 5)
     brief, long = (1.0, 4.0) if short else (10.0, 120.0)
     figures: dict[str, list[float]] = {}
     ratios: dict[str, float] = {}

@@ -78,7 +78,7 @@ def test_kernel_equals_twin(name, layout, first, traces, data):
 
 
 @settings(max_examples=min(60, settings.default.max_examples))
-@given(NAMES, st.sampled_from(LAYOUTS), st.integers(0, 2**40), st.integers(1, 40))
+@given(NAMES, st.sampled_from(LAYOUTS), st.integers(0, 2**40), st.integers(1, 16))
 def test_counts_are_exact(name, layout, first, traces):
     """What any traces hold, in spans and violations of each rule, is known from their numbers."""
     mix = mix_of(name, layout)
