@@ -12,6 +12,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from common import interleaved, parse, report
@@ -47,14 +48,18 @@ def main() -> None:
         pairs = zip(both[f"wire_{size}"], both[f"grpc_{size}"], strict=True)
         ratios[f"wire/grpc {size}"] = statistics.median(a / b for a, b in pairs)
         figures |= both
-    # The short run before and after the long one, so that a drift of the machine shows.
-    ends = [run("wire", 1000, brief)]
-    middle = run("wire", 1000, long)
-    ends.append(run("wire", 1000, brief))
-    cost = statistics.mean(1 / end["spans_per_cpu_second"] for end in ends)
-    rss = statistics.mean(end["rss_bytes"]["peak"] for end in ends)
-    ratios["cost long/short"] = 1 / middle["spans_per_cpu_second"] / cost
-    ratios["memory long/short"] = middle["rss_bytes"]["peak"] / rss
+    # In turns, and a short one before and after each long one: so that a drift of the machine
+    # meets both.
+    turns = [brief, long, brief] if short else [brief, long, brief, long, brief]
+    took = [(seconds, run("wire", 1000, seconds)) for seconds in turns]
+
+    def median(seconds: float, of: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.median(of(found) for length, found in took if length == seconds)
+
+    costs = {length: median(length, lambda r: 1 / r["spans_per_cpu_second"]) for length in turns}
+    sizes = {length: median(length, lambda r: r["rss_bytes"]["peak"]) for length in turns}
+    ratios["cost long/short"] = costs[long] / costs[brief]
+    ratios["memory long/short"] = sizes[long] / sizes[brief]
     flat = all(abs(ratios[f"{what} long/short"] - 1) <= FLAT for what in ("cost", "memory"))
     report(
         "transports",
