@@ -202,3 +202,9 @@ def quoted(value: object) -> str:
     if not text.isprintable():
         text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def in_line(text: str) -> str:
+    """``text`` as it is where it fits into one line of an error, escaped or cut where not."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= 300 else f"{text[:297]}..."

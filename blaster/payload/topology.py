@@ -61,8 +61,8 @@ from blaster.errors import UsageError
 from blaster.payload.duration import MAX_NS, Duration
 from blaster.payload.shape import MAX_SPANS, Source
 from blaster.payload.violations import KINDS
-from blaster.scenario.loading import Float, Table, document, nearest
-from blaster.units import parse_count, parse_duration, quoted
+from blaster.scenario.loading import Float, Table, document, nearest, whole
+from blaster.units import parse_duration, quoted
 
 SPAN_KINDS = ("internal", "server", "client", "producer", "consumer")
 MODES = ("sequence", "parallel", "async")
@@ -151,7 +151,7 @@ def parse(text: str, file: str) -> Topology:
     """
     top = document(text, file)
     description = top.text("description", "")
-    shapes = top.number("shapes", _whole(1, 256), 32)
+    shapes = top.number("shapes", whole(1, 256), 32)
     trace_state = top.text("trace_state", "")
     entry = _weights(top, "entry")
     violations = top.table("violations")
@@ -210,7 +210,7 @@ def _check_names(file: str, topology: Topology) -> None:
 def _source(name: str, table: Table) -> Source:
     source = Source(
         name,
-        table.number("distinct", _whole(1, MAX_DISTINCT), 0),
+        table.number("distinct", whole(1, MAX_DISTINCT), 0),
         table.number("zipf", _real(0, 10), 0.0),
         table.flag("per_trace"),
     )
@@ -234,7 +234,7 @@ def _operation(name: str, table: Table) -> Operation:
         kind=table.choice("kind", SPAN_KINDS, "internal") or "",
         duration=_duration(table, Duration("constant", 1e6)),
         error=table.number("error", _real(0, 1), 0.0),
-        size=table.number("size", _whole(1, MAX_SPAN_BYTES), 0),
+        size=table.number("size", whole(1, MAX_SPAN_BYTES), 0),
         attributes=_attributes(table, "attributes"),
         exception=_exception(table),
         events=tuple(_event(t) for t in _list(table, "events")),
@@ -341,16 +341,6 @@ def _nanoseconds(text: str) -> float:
     if not 0 < nanoseconds <= MAX_NS:
         raise ValueError("must be above 0 and at most 1h")
     return float(nanoseconds)
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse_whole(text: str) -> int:
-        number = parse_count(text, least, most)
-        if number is None:
-            raise ValueError(f"must be a whole number from {least} to {most:,}")
-        return number
-
-    return parse_whole
 
 
 def _real(least: float, most: float) -> Callable[[str], float]:

@@ -45,11 +45,12 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from blaster.errors import UsageError
 from blaster.scenario.scenario import (
@@ -66,6 +67,7 @@ from blaster.scenario.scenario import (
 )
 from blaster.scenario.threshold import Threshold, parse_thresholds
 from blaster.units import (
+    in_line,
     parse_bytes,
     parse_count,
     parse_duration,
@@ -121,7 +123,7 @@ def parse(text: str, file: str) -> Scenario:
 
 def document(text: str, file: str) -> Table:
     """The keys of TOML ``text``; ``file`` names it in errors. UsageError where it is not TOML."""
-    shown = _in_line(file)
+    shown = in_line(file)
     try:
         # Floats stay text, so that a share is kept exactly as it was written.
         values = tomllib.loads(text, parse_float=Float)
@@ -129,7 +131,7 @@ def document(text: str, file: str) -> Table:
         message, _, place = str(error).rpartition(" (at ")
         found = re.match(r"line (\d+)", place)
         line = found[1] if found else text.rstrip().count("\n") + 1  # "end of document"
-        raise UsageError(f"{shown}:{line}: not TOML: {_in_line(message or place)}") from None
+        raise UsageError(f"{shown}:{line}: not TOML: {in_line(message or place)}") from None
     except (ValueError, RecursionError):
         # tomllib lets int's own limit on digits and Python's on nesting through.
         raise UsageError(f"{shown}: not TOML: a number too long or tables too deep") from None
@@ -207,7 +209,7 @@ class Table:
         for key in self.values:
             if key not in self.known:
                 raise UsageError(
-                    f"{self.file}: {self.path}{_in_line(key)}: unknown key; "
+                    f"{self.file}: {self.path}{in_line(key)}: unknown key; "
                     f"known: {', '.join(self.known)}{nearest(key, self.known)}"
                 )
 
@@ -215,11 +217,11 @@ class Table:
 def _scenario(top: Table, stem: str) -> Scenario:
     name = top.text("name", stem)
     description = top.text("description", "")
-    seed = top.number("seed", _whole(0, 2**63 - 1), None)
-    batch = top.number("batch", _whole(1, MAX_BATCH), None)
+    seed = top.number("seed", whole(0, 2**63 - 1), None)
+    batch = top.number("batch", whole(1, MAX_BATCH), None)
     stages = _stages(top)
     arrivals = top.text("arrivals", "uniform")
-    burst = top.number("burst", _whole(1, MAX_BURST), 1)
+    burst = top.number("burst", whole(1, MAX_BURST), 1)
     warmup = top.number("warmup", parse_warmup, WarmUp())
     thresholds = _thresholds(top, "thresholds")
     abort_on = _thresholds(top, "abort_on")
@@ -323,7 +325,7 @@ def _workload(table: Table) -> Workload:
         layout=table.choice("layout", LAYOUTS, defaults.layout),
         violation_rate=table.number("violation_rate", parse_share, defaults.violation_rate),
         spans_per_trace=table.number(
-            "spans_per_trace", _whole(1, MAX_SPANS_PER_TRACE), defaults.spans_per_trace
+            "spans_per_trace", whole(1, MAX_SPANS_PER_TRACE), defaults.spans_per_trace
         ),
     )
     table.end()
@@ -345,7 +347,9 @@ def _criteria(table: Table) -> Criteria:
     return criteria
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """What reads a whole number from ``least`` to ``most``; it raises ValueError otherwise."""
+
     def parse_whole(text: str) -> int:
         number = parse_count(text, least, most)
         if number is None:
@@ -373,17 +377,25 @@ def _percent(text: str) -> float:
     return float(text)
 
 
-def read(path: str) -> str:
-    """The text of a file. UsageError where it is none, too large or not UTF-8."""
-    shown = _in_line(path)
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """A file to be read. UsageError in one line where it is none or cannot be read."""
+    shown = in_line(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # open would wait for ever on a pipe
             raise UsageError(f"{shown}: not a file")
         with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            yield file
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise UsageError(f"{shown}: cannot be read: {reason}") from None
+
+
+def read(path: str) -> str:
+    """The text of a file. UsageError where it is none, too large or not UTF-8."""
+    shown = in_line(path)
+    with opened(path) as file:
+        data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise UsageError(f"{shown}: larger than 1 MiB, which no such file is")
     try:
@@ -397,9 +409,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A suggestion for the end of an error: the known word that looks most like ``word``."""
     close = difflib.get_close_matches(word[:60], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _in_line(text: str) -> str:
-    """``text`` as it is where it fits into one line of an error, escaped or cut where not."""
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -13,9 +13,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from blaster.errors import UsageError
-from blaster.payload.capture.file import in_line, records
+from blaster.payload.capture.file import records
 from blaster.payload.capture.traces import Trace, Traces
 from blaster.payload.shape import Shape, spans_of
+from blaster.units import in_line
 
 MAX_SHAPES = 1000
 MAX_SHAPE_BYTES = 64 << 20

@@ -7,7 +7,6 @@ a Jaeger export as a whole.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import BinaryIO, NamedTuple
@@ -18,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from blaster.errors import UsageError
 from blaster.payload.capture import jaeger_json, otlp_json, otlp_proto
 from blaster.payload.capture.malformed import Malformed, decoded
-from blaster.units import quoted
+from blaster.scenario.loading import opened
+from blaster.units import in_line, quoted
 
 MAX_FILE_BYTES = 256 << 20
 MAX_RECORD_BYTES = 16 << 20
@@ -59,20 +59,14 @@ _HEAD = msgspec.json.Decoder(_Head)
 def records(path: str) -> Iterator[Record]:
     """The records of the captured file ``path``. UsageError in one line: file, place, fault."""
     shown = in_line(path)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # open would wait for ever on a pipe
-            raise UsageError(f"{shown}: not a file")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise UsageError(
-                    f"{shown}: {size:,} bytes: must be at most {MAX_FILE_BYTES:,}: cut it at a "
-                    "record's end"
-                )
-            yield from _records(file, shown)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a file name"
-        raise UsageError(f"{shown}: cannot be read: {reason}") from None
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise UsageError(
+                f"{shown}: {size:,} bytes: must be at most {MAX_FILE_BYTES:,}: cut it at a "
+                "record's end"
+            )
+        yield from _records(file, shown)
 
 
 def _records(file: BinaryIO, shown: str) -> Iterator[Record]:
@@ -148,9 +142,3 @@ def _document(file: BinaryIO, shown: str) -> Record:
 def _check_length(text: bytes, place: str) -> None:
     if len(text) > MAX_RECORD_BYTES:
         raise UsageError(f"{place}: more than {MAX_RECORD_BYTES:,} bytes of JSON in one piece")
-
-
-def in_line(text: str) -> str:
-    """``text`` as it is where it fits into one line of an error, escaped or cut where not."""
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= 300 else f"{text[:297]}..."
