@@ -26,7 +26,6 @@ from blaster import _native
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Int64, Source
 from blaster.payload.template import NUMBER_DIGITS, Draw, Variant
-from blaster.payload.violations import SLOW, slowed
 
 UInt64 = npt.NDArray[np.uint64]
 _ARENA_BYTES = 16 << 20
@@ -164,12 +163,10 @@ def _kernel(seed: int, mix: Mix) -> _native.ColumnKernel:
     entries: list[Int64] = []
     at = 0
     for (index, kind), numbers in mix.template.numbers.items():
-        shape = mix.shapes[index]
-        here = np.flatnonzero((mix.cell_shape == index) & (mix.cell_kind == kind))
-        row = mix.cell_row[here]
-        end_times = slowed(shape, row) if kind == SLOW else shape.ends[row]
-        starts = np.concatenate([shape.starts[row], shape.events[row]], axis=1)
-        ends = np.concatenate([end_times, shape.events[row]], axis=1)
+        here, span_starts, span_ends = mix.timed(index, kind)
+        events = mix.shapes[index].events[mix.cell_row[here]]
+        starts = np.concatenate([span_starts, events], axis=1)
+        ends = np.concatenate([span_ends, events], axis=1)
         extent = ends.max(axis=1)
         for part, number in enumerate(numbers):
             taken = np.array(mix.template.variants[number].entries, np.int64)

@@ -39,6 +39,7 @@ _PADDING_KEY = "blaster.padding"
 _SAMPLED, _HAS_REMOTE, _REMOTE = 0x1, 0x100, 0x200
 
 Floats = npt.NDArray[np.float64]
+Words = npt.NDArray[np.uint64]
 
 
 @dataclass(eq=False)
@@ -83,11 +84,17 @@ class _Decks:
 
     def shuffled(self, count: int, name: str) -> Int64:
         """0 to count - 1 in an order of the name's own."""
-        digest = blake2b(f"{self._seed}:{name}".encode(), digest_size=8).digest()
-        word = np.arange(count, dtype=np.uint64) + np.uint64(int.from_bytes(digest, "little"))
-        for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-            word = (word ^ word >> np.uint64(shift)) * np.uint64(odd)
-        return np.argsort(word, kind="stable")
+        words = _mixed(np.arange(count, dtype=np.uint64), f"{self._seed}:{name}")
+        return np.argsort(words, kind="stable")
+
+
+def _mixed(numbers: Words, name: str) -> Words:
+    """A word for each number that is the number's and the name's own, by SplitMix64's steps."""
+    digest = blake2b(name.encode(), digest_size=8).digest()
+    words = numbers + np.uint64(int.from_bytes(digest, "little"))
+    for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        words = (words ^ words >> np.uint64(shift)) * np.uint64(odd)
+    return words
 
 
 def _tree(topology: Topology, decks: _Decks) -> _Node:
@@ -422,12 +429,8 @@ _WORDS = _STEMS + [stem + end for end in ("s", "ing", "er", "ly", "-id", "ed") f
 def _prose(length: int, name: str) -> str:
     """Text of so many letters that is the name's own, in words as common as those of a language:
     some seven bits a word are new, so that it compresses as prose does."""
-    digest = blake2b(name.encode(), digest_size=8).digest()
-    seed = np.uint64(int.from_bytes(digest, "little"))
-    word = np.arange(length // 2 + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + seed
-    for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        word = (word ^ word >> np.uint64(shift)) * np.uint64(odd)
-    share = word.astype(np.float64) / 2.0**64
+    numbers = np.arange(length // 2 + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    share = _mixed(numbers, name).astype(np.float64) / 2.0**64
     ranks = (len(_WORDS) ** share - 1).astype(np.int64)  # Zipf's law, nearly
     return " ".join(_WORDS[rank] for rank in ranks.tolist())[:length]
 

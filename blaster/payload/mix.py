@@ -91,15 +91,19 @@ class Mix:
             np.cumsum(counts[first : first + length], axis=0, out=sums[number, 1 : length + 1])
         self._sums, self._whole_sums = sums, sums.sum(axis=2)
 
+    def timed(self, index: int, kind: int) -> tuple[npt.NDArray[np.intp], Int64, Int64]:
+        """The cells of this shape and kind, and when their spans start and end (cells x spans)."""
+        shape = self.shapes[index]
+        here = np.flatnonzero((self.cell_shape == index) & (self.cell_kind == kind))
+        row = self.cell_row[here]
+        return here, shape.starts[row], slowed(shape, row) if kind == SLOW else shape.ends[row]
+
     def cell_took(self) -> Int64:
         """How long the trace of each cell takes, from its first start to its last end, in ns."""
         took = np.zeros(len(self.cell_shape), np.int64)
         for index, kind in self.template.numbers:
-            shape = self.shapes[index]
-            here = np.flatnonzero((self.cell_shape == index) & (self.cell_kind == kind))
-            row = self.cell_row[here]
-            ends = slowed(shape, row) if kind == SLOW else shape.ends[row]
-            took[here] = ends.max(axis=1) - shape.starts[row].min(axis=1)
+            here, starts, ends = self.timed(index, kind)
+            took[here] = ends.max(axis=1) - starts.min(axis=1)
         return took
 
     @property
@@ -242,12 +246,11 @@ class Mix:
         """The figures of every cell's parts (cells x parts x 4)."""
         counts = np.zeros((len(self.cell_shape), self.parts, 4), np.int64)
         for (index, kind), numbers in self.template.numbers.items():
-            shape = self.shapes[index]
-            here = np.flatnonzero((self.cell_shape == index) & (self.cell_kind == kind))
-            row = self.cell_row[here]
-            ends = slowed(shape, row) if kind == SLOW else shape.ends[row]
-            is_slow = slow(shape.starts[row], ends)
-            broken = self._statics[index] if kind in (0, SLOW) else broken_by(violate(shape, kind))
+            here, starts, ends = self.timed(index, kind)
+            is_slow = slow(starts, ends)
+            broken = self._statics[index]
+            if kind not in (0, SLOW):
+                broken = broken_by(violate(self.shapes[index], kind))
             for part, number in enumerate(numbers):
                 spans = list(self.template.variants[number].spans)
                 counts[here, part, SPANS] = len(spans)
