@@ -96,8 +96,7 @@ def test_a_busy_process_costs_what_the_kernel_says(start: Start) -> None:
 
 def test_usage_is_the_total_over_the_time() -> None:
     sampler = Sampler.of_pids([os.getpid()])
-    first = sampler.sample()
-    sampler.restart()
+    first = sampler.restart()
     samples = []
     for _ in range(5):
         until = time.process_time() + 0.03

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from blaster.cluster.about import About
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Failed, Final, FromHost, Order, Report, Sealed, from_host
-from blaster.engine.ledger import START_NS, STOP_NS, Ledger
+from blaster.engine.ledger import START_NS, Ledger
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Clock
 from blaster.engine.runner import CONNECT_TIMEOUT_S, LostHost, Progress
@@ -103,7 +103,7 @@ class Conductor:
     def run(self) -> ClusterRun:
         """Sends the whole plan, or until SIGINT or SIGTERM. BlasterError or TargetUnreachable,
         naming the host, where one cannot begin."""
-        self._signals.on_stop = self._stop
+        self._signals.on_stop = self._ledger.stop
         try:
             self._wait(self._prepare())
             run = self._start()
@@ -114,13 +114,6 @@ class Conductor:
                 self._submit(_gathered(closing)).result(LOST_AFTER_S)
         return run
 
-    def _stop(self) -> None:
-        if self._ledger.control[STOP_NS] == 0:
-            self._ledger.control[STOP_NS] = time.monotonic_ns()
-
-    def _stopped(self) -> int:
-        return int(self._ledger.control[STOP_NS])
-
     def _submit(self, work: Coroutine[Any, Any, _T]) -> futures.Future[_T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
@@ -130,7 +123,7 @@ class Conductor:
         while True:
             with contextlib.suppress(futures.TimeoutError):
                 return future.result(0.1)
-            if self._stopped():
+            if self._ledger.stopped_ns:
                 future.cancel()
                 raise Interrupted("interrupted before the first span was offered")
 
@@ -181,7 +174,6 @@ class Conductor:
             parts=self._parts,
         )
         if self._target is not None:
-            self._target.sample()
             self._target.restart()
         self._ledger.control[START_NS] = start
         for part, link in zip(self._parts, self._links, strict=True):
@@ -213,7 +205,7 @@ class Conductor:
         )
         reported, stopping = time.monotonic_ns(), False
         while True:
-            if self._stopped() and not stopping:
+            if self._ledger.stopped_ns and not stopping:
                 stopping = True
                 end = min(end, time.monotonic_ns() + round(CLOSE_TIMEOUT_S * 1e9))
                 await asyncio.wait_for(link.stop(), LOST_AFTER_S)
@@ -245,7 +237,7 @@ class Conductor:
             self._take(run, merged)
             self._show(run, merged)
         self._show(run, merged)
-        run.interrupted = self._stopped() != 0 and run.aborted is None
+        run.interrupted = self._ledger.stopped_ns != 0 and run.aborted is None
         run.hosts = merged.close(self._order)
 
     def _take(self, run: ClusterRun, merged: Merged) -> None:
@@ -259,27 +251,27 @@ class Conductor:
                 part.final = message
                 if self._recorder is not None:
                     self._recorder.add(zlib.decompress(message.outcomes))
-                if message.expired and not self._stopped():
+                if message.expired and not self._ledger.stopped_ns:
                     run.aborted = f"host {part.name} did not hear from here for too long"
-                    self._stop()
+                    self._ledger.stop()
             elif isinstance(message, HostLost | Failed):
                 self._lose(run, part, str(message))
 
     def _lose(self, run: ClusterRun, part: Part, how: str) -> None:
         part.lost = LostHost(part.name, how)
         run.lost_workers.append(part.lost)
-        if self._stop_on_loss and not self._stopped():
+        if self._stop_on_loss and not self._ledger.stopped_ns:
             run.aborted = f"{part.lost}, and --on-host-lost is stop"
-            self._stop()
+            self._ledger.stop()
 
     def _show(self, run: ClusterRun, merged: Merged) -> None:
         for point in merged.points():
             if self._on_progress is None:
                 continue
             reason = self._on_progress(Progress(run, point, self._plan.scenario.duration_ns))
-            if reason and not self._stopped():
+            if reason and not self._ledger.stopped_ns:
                 run.aborted = reason
-                self._stop()
+                self._ledger.stop()
 
     @staticmethod
     async def _end(link: Link) -> None:

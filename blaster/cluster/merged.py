@@ -28,7 +28,6 @@ from blaster.engine.ledger import (
     SENT_REQUESTS,
     SENT_SPANS,
     STATE,
-    STOP_NS,
     UNKNOWN,
     Ledger,
 )
@@ -286,7 +285,7 @@ class Merged:
         plan, slab = one.plan, one.ledger.slabs[0]
         if part.words is not None:
             slab.all_words[:] = part.words.whole()
-        stop = int(one.ledger.control[STOP_NS])
+        stop = one.ledger.stopped_ns
         stopped = stop - one.start_ns if stop else plan.scenario.duration_ns
         report = part.report
         reported = report.sent if report is not None else [0] * plan.workers

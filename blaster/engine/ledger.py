@@ -263,9 +263,19 @@ class Ledger:
         self.control[_HOLDS : _HOLDS + len(words)] = words
         self.control[HOLD_STEPS] += 1  # last: who sees it sees the words
 
+    def stop(self) -> None:
+        """Tells the workers to stop. The first call counts."""
+        if self.control[STOP_NS] == 0:
+            self.control[STOP_NS] = time.monotonic_ns()
+
     @property
-    def stop(self) -> Int64:
-        """The stop word that transports watch (int64, 1)."""
+    def stopped_ns(self) -> int:
+        """When the run was stopped; 0: it was not."""
+        return int(self.control[STOP_NS])
+
+    @property
+    def stop_word(self) -> Int64:
+        """The same, as transports watch it (int64, 1)."""
         return self.control[STOP_NS : STOP_NS + 1]
 
     def total(self, field: int) -> int:

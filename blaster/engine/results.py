@@ -38,7 +38,6 @@ from blaster.engine.ledger import (
     SENT_BYTES,
     SENT_REQUESTS,
     SENT_SPANS,
-    STOP_NS,
     UNKNOWN,
 )
 from blaster.engine.recovery import Recovery, recovery
@@ -587,7 +586,7 @@ def _lateness(run: Run, segments: Iterable[int]) -> Lateness:
 
 def _stages(run: Run, warmup: int, configuration: Configuration) -> list[StageResult]:
     """The stages that were begun; none where there are too many to keep apart."""
-    plan, stop = run.plan, int(run.ledger.control[STOP_NS])
+    plan, stop = run.plan, run.ledger.stopped_ns
     stopped = stop - run.start_ns if stop else plan.segments.duration_ns
     measured = set(plan.segments.after(warmup))
     results: list[StageResult] = []

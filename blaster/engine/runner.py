@@ -177,7 +177,7 @@ class Run:
     @property
     def offered_ns(self) -> int:
         """How long spans were offered: the stages' time, or until the last send or the stop."""
-        stop = int(self.ledger.control[STOP_NS])
+        stop = self.ledger.stopped_ns
         planned = self.plan.scenario.duration_ns
         if stop:
             planned = min(planned, max(stop - self.start_ns, 1))
@@ -266,7 +266,7 @@ class Runner:
 
         Raises TargetUnreachable when a worker cannot connect, before any span is offered.
         """
-        self._signals.on_stop = self._stop
+        self._signals.on_stop = self._ledger.stop
         try:
             self._fork()
             self._await_connected()
@@ -275,10 +275,6 @@ class Runner:
         finally:
             self._kill()
         return self._close(run)
-
-    def _stop(self) -> None:
-        if self._ledger.control[STOP_NS] == 0:
-            self._ledger.control[STOP_NS] = time.monotonic_ns()
 
     def _fork(self) -> None:
         for worker in range(self._plan.workers):
@@ -306,7 +302,7 @@ class Runner:
             if self._lost:
                 lost = self._lost[0]
                 raise BlasterError(f"{lost} at its start")
-            if self._stopped():
+            if self._ledger.stopped_ns:
                 raise Interrupted("interrupted before the first span was offered")
             time.sleep(0.005)
 
@@ -325,7 +321,6 @@ class Runner:
             intervals=Thinned(merge_intervals) if self._keep_intervals else None,
         )
         if self._target is not None:
-            self._target.sample()
             self._target.restart()
         self._ledger.control[START_NS] = start
         return run
@@ -337,7 +332,7 @@ class Runner:
         extra = worker_process.GRACE_NS + int(self._timeout_s * 1e9) + OVERTIME_NS
         while self._pids:
             now = time.monotonic_ns()
-            stop = self._stopped()
+            stop = self._ledger.stopped_ns
             latest = run.start_ns + run.plan.scenario.duration_ns + extra
             if now > (stop + STOP_LIMIT_NS if stop else latest):
                 self._give_up("did not stop in time")
@@ -364,15 +359,15 @@ class Runner:
         if self._on_progress is None:
             return
         reason = self._on_progress(Progress(run, point, run.plan.scenario.duration_ns))
-        if reason and not self._stopped():
+        if reason and not self._ledger.stopped_ns:
             run.aborted = reason
-            self._stop()
+            self._ledger.stop()
 
     def _steer(self, run: Run, control: Control) -> None:
         wish = control.poll(run)
-        if wish == STOP and not self._stopped():
+        if wish == STOP and not self._ledger.stopped_ns:
             control.answer("stopping")
-            self._stop()
+            self._ledger.stop()
         elif wish == HOLD:
             control.answer(self._hold(run))
 
@@ -382,7 +377,7 @@ class Runner:
         ledger = self._ledger
         at = time.monotonic_ns() - run.start_ns + HOLD_MARGIN_NS
         holds = ledger.holds()
-        if self._stopped():
+        if self._ledger.stopped_ns:
             return "the run is stopping"
         if holds and holds[-1].duration_ns == OPEN_NS:
             holds[-1] = replace(holds[-1], duration_ns=max(at - holds[-1].begin_ns, 0))
@@ -404,9 +399,6 @@ class Runner:
         run.plan = self._plan.held(holds)
         ledger.put_holds(holds)
         return said
-
-    def _stopped(self) -> int:
-        return int(self._ledger.control[STOP_NS])
 
     def _reap(self) -> None:
         """Notices the workers that ended; one that was not done is lost."""
@@ -434,8 +426,8 @@ class Runner:
 
     def _close(self, run: Run) -> Run:
         run.end_ns = time.monotonic_ns()
-        run.interrupted = self._stopped() != 0 and run.aborted is None
-        run.balance(self._stopped() or run.end_ns)
+        run.interrupted = self._ledger.stopped_ns != 0 and run.aborted is None
+        run.balance(self._ledger.stopped_ns or run.end_ns)
         return run
 
 
@@ -454,12 +446,12 @@ def so_far(run: Run) -> Run:
     """A run that is still going on as if it had been stopped now: what is in flight is unknown."""
     now = time.monotonic_ns()
     ledger = run.ledger.snapshot()
-    if not ledger.control[STOP_NS]:
+    if not ledger.stopped_ns:
         ledger.control[STOP_NS] = now
     partial = replace(
         run, ledger=ledger, end_ns=now, partial=True, messages={}, lost_workers=[*run.lost_workers]
     )
-    partial.balance(int(ledger.control[STOP_NS]))
+    partial.balance(ledger.stopped_ns)
     return partial
 
 

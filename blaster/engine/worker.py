@@ -27,7 +27,6 @@ from blaster.engine.ledger import (
     SENT_REQUESTS,
     START_NS,
     STATE,
-    STOP_NS,
     Ledger,
 )
 from blaster.engine.plan import Plan
@@ -77,14 +76,14 @@ def run(
     slab = ledger.slabs[worker]
     transport: Transport | None = None
     try:
-        transport = make_transport(slab.sent, ledger.stop)
+        transport = make_transport(slab.sent, ledger.stop_word)
         if sample is not None:
             transport = sample.wrap(worker, transport)
         # Before the connections, which must not be kept waiting, and long before the start.
         sender = _Worker(plan, worker, ledger, transport)
         transport.connect(connect_timeout_s)
         slab.words[STATE] = READY
-        while ledger.control[START_NS] == 0 and ledger.control[STOP_NS] == 0:
+        while ledger.control[START_NS] == 0 and ledger.stopped_ns == 0:
             time.sleep(0.001)
         slab.words[STATE] = RUNNING
         sender.send_all(int(timeout_s * 1e9))
@@ -140,7 +139,7 @@ class _Worker:
 
     def _drain(self, until: int) -> None:
         """Awaits the answers, recording what comes; a stop leaves them DRAIN_ON_STOP_NS."""
-        stop = self._ledger.control[STOP_NS : STOP_NS + 1]
+        stop = self._ledger.stop_word
         while not stop[0] and self._transport.in_flight() and time.monotonic_ns() < until:
             self._transport.wait(min(time.monotonic_ns() + HORIZON_NS, until))
             self._record()
@@ -164,7 +163,7 @@ class _Worker:
                 return
             ahead = np.arange(k, min(k + self._chunk_requests, shard.requests), dtype=np.int64)
             scheduled = shard.times(ahead) + self._start
-            if self._ledger.control[STOP_NS] or now >= self._ledger.lease(until):
+            if self._ledger.stopped_ns or now >= self._ledger.lease(until):
                 return
             if scheduled[0] > now + LEAD_NS:
                 transport.wait(min(int(scheduled[0]) - LEAD_NS, now + HORIZON_NS))
@@ -189,7 +188,7 @@ class _Worker:
         transport = self._transport
         until = self._start + self._plan.scenario.duration_ns
         k = 0
-        while not self._ledger.control[STOP_NS]:
+        while not self._ledger.stopped_ns:
             now = time.monotonic_ns()
             if now >= self._ledger.lease(until):
                 return
@@ -231,7 +230,7 @@ class _Worker:
         sent = self._shard.spans_of(int(self._slab.words[SENT_REQUESTS]))
         if self._plan.pacer is None or not self._start:
             return sent
-        stop = int(self._ledger.control[STOP_NS])
+        stop = self._ledger.stopped_ns
         elapsed = (stop or time.monotonic_ns()) - self._start
         return max(sent, self._shard.spans_of(self._shard.due(elapsed)))
 

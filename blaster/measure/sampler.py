@@ -205,14 +205,19 @@ class Sampler:
             self._join(process)
         self._read_group()
         self._forget()  # what they had spent before does not count
-        self.restart()
+        self._begin_usage()
 
     def _forget(self) -> None:
         self._own = 0.0
         self._waited, self._read, self._written = _Inherited(), _Inherited(), _Inherited()
 
-    def restart(self) -> None:
-        """Begins the figures of :meth:`usage` anew, as after a warm-up."""
+    def restart(self) -> Sample:
+        """Reads the group, and begins the figures of :meth:`usage` anew from there."""
+        sample = self.sample()
+        self._begin_usage()
+        return sample
+
+    def _begin_usage(self) -> None:
         self._from_ns, self._from_cpu = self._t_ns, self._own + self._waited.total
         self._cpu_peak = 0.0
         self._rss_peak = 0
