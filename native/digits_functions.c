@@ -1,5 +1,6 @@
 #include "digits_functions.h"
 
+#include "arrays.h"
 #include "digits.h"
 
 static PyObject *hex_digits(PyObject *module, PyObject *object) {
@@ -24,15 +25,12 @@ static PyObject *hex_digits(PyObject *module, PyObject *object) {
 
 static PyObject *decimal_digits(PyObject *module, PyObject *object) {
     (void)module;
-    Py_buffer view;
+    struct arrays arrays = {.count = 0};
     PyObject *result = NULL;
-    if (PyObject_GetBuffer(object, &view, PyBUF_C_CONTIGUOUS) < 0)
-        return NULL;
-    if (view.itemsize != sizeof(uint64_t) || (uintptr_t)view.buf % sizeof(uint64_t) != 0) {
-        PyErr_SetString(PyExc_TypeError, "words must be of 64 bits");
+    Py_ssize_t count;
+    const uint64_t *words = arrays_take(&arrays, object, 8, 0, &count);
+    if (words == NULL)
         goto done;
-    }
-    Py_ssize_t count = view.len / (Py_ssize_t)sizeof(uint64_t);
     if (count > PY_SSIZE_T_MAX / DIGITS_DECIMAL) {
         PyErr_NoMemory();
         goto done;
@@ -43,14 +41,14 @@ static PyObject *decimal_digits(PyObject *module, PyObject *object) {
     uint8_t *out = (uint8_t *)PyBytes_AsString(result);
     bool fits;
     Py_BEGIN_ALLOW_THREADS;
-    fits = digits_decimal(view.buf, (size_t)count, out);
+    fits = digits_decimal(words, (size_t)count, out);
     Py_END_ALLOW_THREADS;
     if (!fits) {
         Py_CLEAR(result);
         PyErr_Format(PyExc_ValueError, "a word of more than %d decimal digits", DIGITS_DECIMAL);
     }
 done:
-    PyBuffer_Release(&view);
+    arrays_release(&arrays);
     return result;
 }
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "arrays.h"
+
 enum { MAX_FRAMINGS = 65536, MAX_VARIANTS = 65536, MAX_SLOTS = 1 << 20 };
 
 static int read_text(Template *self, PyObject *text, struct stamp_framing *framing) {
@@ -229,10 +231,9 @@ static void template_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-/* The converted arguments of a stamping call: the views are held across the GIL's release. */
+/* The converted arguments of a stamping call. */
 struct call {
-    Py_buffer views[STAMP_MAX_COLUMNS + 2];
-    size_t view_count;
+    struct arrays arrays;
     struct stamp_cursors cursors;
     size_t needed[STAMP_MAX_COLUMNS]; /* bytes that the traces take of each column */
     const uint16_t *variants;         /* traces */
@@ -241,18 +242,7 @@ struct call {
     size_t batches;
 };
 
-static void call_release(struct call *call) {
-    while (call->view_count > 0)
-        PyBuffer_Release(&call->views[--call->view_count]);
-}
-
-static Py_buffer *call_view(struct call *call, PyObject *object) {
-    Py_buffer *view = &call->views[call->view_count];
-    if (PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS) < 0)
-        return NULL;
-    call->view_count++;
-    return view;
-}
+_Static_assert(ARRAYS_MAX >= STAMP_MAX_COLUMNS + 4, "columns, variants, counts, out and offsets");
 
 static int call_columns(const Template *self, struct call *call, PyObject *columns) {
     if (PyTuple_Size(columns) != (Py_ssize_t)self->kernel.column_count) {
@@ -262,15 +252,16 @@ static int call_columns(const Template *self, struct call *call, PyObject *colum
         return -1;
     }
     for (size_t i = 0; i < self->kernel.column_count; i++) {
-        Py_buffer *view = call_view(call, PyTuple_GetItem(columns, (Py_ssize_t)i));
-        if (view == NULL)
+        Py_ssize_t length;
+        call->cursors.at[i] =
+            arrays_bytes(&call->arrays, PyTuple_GetItem(columns, (Py_ssize_t)i), 0, &length);
+        if (call->cursors.at[i] == NULL)
             return -1;
-        if ((size_t)view->len < call->needed[i]) {
+        if ((size_t)length < call->needed[i]) {
             PyErr_Format(PyExc_ValueError, "column %zu: %zd bytes, the traces' rows take %zu", i,
-                         view->len, call->needed[i]);
+                         length, call->needed[i]);
             return -1;
         }
-        call->cursors.at[i] = view->buf;
     }
     return 0;
 }
@@ -278,15 +269,11 @@ static int call_columns(const Template *self, struct call *call, PyObject *colum
 /* Checks the variants and adds up what they take of each column. */
 static int call_variants(const Template *self, struct call *call, PyObject *variants) {
     const struct stamp_template *kernel = &self->kernel;
-    Py_buffer *view = call_view(call, variants);
-    if (view == NULL)
+    Py_ssize_t traces;
+    call->variants = arrays_take(&call->arrays, variants, 2, 0, &traces);
+    if (call->variants == NULL)
         return -1;
-    if (view->itemsize != sizeof(uint16_t) || (uintptr_t)view->buf % sizeof(uint16_t) != 0) {
-        PyErr_SetString(PyExc_TypeError, "variants must be uint16");
-        return -1;
-    }
-    call->variants = view->buf;
-    call->traces = (size_t)view->len / sizeof(uint16_t);
+    call->traces = (size_t)traces;
     if (call->traces > INT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "variants: more than 2147483647 traces");
         return -1;
@@ -338,18 +325,13 @@ static int call_counts(struct call *call) {
 
 static int call_convert(const Template *self, struct call *call, PyObject *columns,
                         PyObject *variants, PyObject *counts) {
-    call->view_count = 0;
+    Py_ssize_t batches;
     if (call_variants(self, call, variants) < 0)
         return -1;
-    Py_buffer *view = call_view(call, counts);
-    if (view == NULL)
+    call->counts = arrays_take(&call->arrays, counts, 8, 0, &batches);
+    if (call->counts == NULL)
         return -1;
-    if (view->itemsize != sizeof(int64_t)) {
-        PyErr_SetString(PyExc_TypeError, "counts must be int64");
-        return -1;
-    }
-    call->counts = view->buf;
-    call->batches = (size_t)view->len / sizeof(int64_t);
+    call->batches = (size_t)batches;
     return call_counts(call) < 0 ? -1 : call_columns(self, call, columns);
 }
 
@@ -357,22 +339,23 @@ PyDoc_STRVAR(stamp_into_doc, "stamp_into(columns, variants, counts, out, offsets
 
 static PyObject *template_stamp_into(Template *self, PyObject *args) {
     PyObject *columns, *variants, *counts, *out_object, *offsets_object, *result = NULL;
-    Py_buffer out = {0}, offsets = {0};
+    Py_ssize_t room, rows;
     struct call call;
+    call.arrays.count = 0;
     if (!PyArg_ParseTuple(args, "O!OOOO:stamp_into", &PyTuple_Type, &columns, &variants, &counts,
                           &out_object, &offsets_object))
         return NULL;
     if (call_convert(self, &call, columns, variants, counts) < 0)
         goto done;
-    if (PyObject_GetBuffer(out_object, &out, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0 ||
-        PyObject_GetBuffer(offsets_object, &offsets, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0)
+    uint8_t *out = arrays_bytes(&call.arrays, out_object, PyBUF_WRITABLE, &room);
+    int64_t *table =
+        out ? arrays_take(&call.arrays, offsets_object, 8, PyBUF_WRITABLE, &rows) : NULL;
+    if (table == NULL)
         goto done;
-    if (offsets.itemsize != sizeof(int64_t) ||
-        (size_t)offsets.len / sizeof(int64_t) < call.batches + 1) {
-        PyErr_SetString(PyExc_ValueError, "offsets must be int64, one more than there are batches");
+    if ((size_t)rows < call.batches + 1) {
+        PyErr_SetString(PyExc_ValueError, "offsets must be one more than there are batches");
         goto done;
     }
-    int64_t *table = offsets.buf;
     int fits = 1;
     Py_BEGIN_ALLOW_THREADS;
     size_t total = 0, first = 0;
@@ -381,27 +364,23 @@ static PyObject *template_stamp_into(Template *self, PyObject *args) {
         table[i] = (int64_t)total;
         size_t inner = stamp_traces_length(&self->kernel, call.variants + first, traces);
         size_t length = stamp_batch_length(&self->kernel, call.variants + first, traces, inner);
-        if (length > (size_t)out.len - total) {
+        if (length > (size_t)room - total) {
             fits = 0;
             break;
         }
         stamp_batch(&self->kernel, &call.cursors, call.variants + first, traces, inner,
-                    (uint8_t *)out.buf + total);
+                    out + total);
         total += length;
         first += traces;
     }
     table[call.batches] = (int64_t)total;
     Py_END_ALLOW_THREADS;
     if (!fits)
-        PyErr_Format(PyExc_ValueError, "out: %zd bytes do not hold the batches", out.len);
+        PyErr_Format(PyExc_ValueError, "out: %zd bytes do not hold the batches", room);
     else
         result = PyLong_FromLongLong(table[call.batches]);
 done:
-    if (out.obj != NULL)
-        PyBuffer_Release(&out);
-    if (offsets.obj != NULL)
-        PyBuffer_Release(&offsets);
-    call_release(&call);
+    arrays_release(&call.arrays);
     return result;
 }
 
