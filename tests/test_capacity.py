@@ -91,6 +91,29 @@ def test_the_generator_is_never_the_capacity() -> None:
     assert near.ndr is not None and near.limited_by == "target"
 
 
+@pytest.mark.parametrize(
+    ("rate", "hiccups", "limit"),
+    [
+        (1e12, {7.2e6}, "generator"),
+        (1e12, {1000 * 4**3}, "generator"),
+        (300_000, {64_000}, "target"),
+    ],
+)
+def test_a_hiccup_is_no_ceiling(rate: float, hiccups: set[float], limit: str) -> None:
+    """Where the bracket loses something and the search does not lose it again, neither is that rate
+    the capacity, nor is it one that the generator may have been the limit of."""
+    left = set(hiccups)
+
+    def measure(phase: str, load: float, seconds: float, _: int) -> Trial:
+        lost = next((h for h in left if phase == "bracket" and load == pytest.approx(h)), None)
+        left.discard(lost or 0.0)
+        return trial(phase, load, seconds, 0.5 * load if lost else rate)
+
+    found = search_ceiling(GOALS, FAST, measure)
+    assert not left and found.limited_by == limit
+    assert found.ndr == (None if limit == "generator" else pytest.approx(rate, rel=0.011))
+
+
 def test_the_highest_rate_asked_for() -> None:
     """When the highest rate asked for comes through, it is reported, and nobody was the limit."""
     found = search_ceiling(dataclasses.replace(GOALS, max_rate=3_000), FAST, target(5_000))

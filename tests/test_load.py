@@ -1,5 +1,7 @@
 """Plans: shares that add up, and rates in other units than spans."""
 
+import threading
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blaster.engine.ledger import SEG_SENT, SEG_UNKNOWN, SENT_REQUESTS, SENT_SPANS, Ledger
+from blaster.engine.ledger import (
+    ACCEPTED,
+    SEG_ACCEPTED,
+    SEG_SENT,
+    SEG_UNKNOWN,
+    SENT_REQUESTS,
+    SENT_SPANS,
+    Ledger,
+)
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.segments import Segments
 from blaster.measure.histogram import Histogram
@@ -143,6 +153,29 @@ def test_a_snapshot_stands_still_and_balances() -> None:
     assert copy.counts()[SEG_SENT] == 30 and copy.counts()[SEG_UNKNOWN] == 10
     assert ledger.counts()[SEG_UNKNOWN] == 0 and ledger.response().count == 3
     assert copy.response().count == 2
+
+
+def test_a_snapshot_is_not_torn() -> None:
+    """While a worker records, a snapshot's totals are those of its segments."""
+    ledger, over = Ledger(1, SEGMENTS), threading.Event()
+    slab, some = ledger.slabs[0], outcomes([0, 10**8, 10**9])
+
+    def write() -> None:
+        while not over.is_set():
+            slab.words[SENT_REQUESTS] += len(some)
+            slab.words[SENT_SPANS] += int(some["spans"].sum())
+            slab.record(some, 0, closed_loop=False)
+            time.sleep(0.0003)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(200):
+            copy = ledger.snapshot()
+            assert copy.counts()[SEG_ACCEPTED] == copy.total(ACCEPTED)
+    finally:
+        over.set()
+        writer.join()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blaster.cli import app
+from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.process_title import secrets
 from blaster.transport import endpoint, headers
@@ -271,7 +272,7 @@ def test_every_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch, comm
 
     monkeypatch.setattr(callee, called)
     with pytest.raises(Called) as raised:
-        app(words, standalone_mode=False)
+        app(words, standalone_mode=False, obj=StopSignals())
     (options,) = raised.value.args
     for name, value in SAID.items():
         if name not in lacks:

@@ -191,7 +191,7 @@ def test_web_shop_has_twenty_to_sixty_spans_of_eight_services():
 
 
 FINGERPRINTS = {
-    "flat": "4a62ea2c7d4a6708d769fafd01ed059de54b4f83cc8b93799d4edccd56009d3a",
+    "flat": "2257d28968e681220fe782f9cc279b25f5721801be579caa4e80212aa8688e3a",
     "web-shop": "930a4bad4716426e403f4e3bd553c7fb5eed600604827034a276e549d9c183a2",
     "deep": "3093445ae12ec56420acc6700e92685cd931dc275bcd2222e7ced74951d0490e",
     "wide": "71d6d2b9ebfd5b47bcd7f26d6963a7289e042d141d3d612d56ad076a47991b84",

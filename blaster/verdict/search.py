@@ -50,22 +50,29 @@ def search_ceiling(goals: Goals, ceiling: Ceiling | None, measure: Measure) -> C
     """Finds the ceiling by trials. The findings have no overload and no fit yet."""
     found = Capacity(loss_ratio=goals.loss_ratio, ceiling=ceiling, reason="")
     made = _Made(goals, measure, found.trials)
-    passed, failed = _bracket(goals, ceiling, made)
-    found.batch = made.batch
-    if ceiling is not None:
-        found.generator_spans_per_s = ceiling.at(found.batch)
-    if failed is None:
-        _unlimited(found, goals)
-        return found
-    if passed is None and failed.limited_by != GENERATOR:
-        found.ndr = found.pdr = 0.0
-        found.within_thresholds = 0.0 if goals.thresholds else None
-        found.limited_by = TARGET
-        found.reason = f"not even the lowest rate came through: {failed.reason}"
-        return found
-    least = passed.load_spans_per_s / 2 if passed else goals.min_rate
-    most = failed.load_spans_per_s
-    found.ndr, found.pdr = _searched(goals, made, least, most, SEARCH)
+    load = goals.min_rate
+    for _ in range(TRIES):
+        passed, failed = _bracket(goals, ceiling, made, load)
+        found.batch = made.batch
+        if ceiling is not None:
+            found.generator_spans_per_s = ceiling.at(found.batch)
+        if failed is None:
+            _unlimited(found, goals)
+            return found
+        if passed is None and load == goals.min_rate and failed.limited_by != GENERATOR:
+            found.ndr = found.pdr = 0.0
+            found.within_thresholds = 0.0 if goals.thresholds else None
+            found.limited_by = TARGET
+            found.reason = f"not even the lowest rate came through: {failed.reason}"
+            return found
+        least = passed.load_spans_per_s / 2 if passed else load
+        most = failed.load_spans_per_s
+        least = min(least, most / 2)
+        found.ndr, found.pdr = _searched(goals, made, least, most, SEARCH)
+        if any(t.phase == SEARCH and t.loss_ratio > goals.loss_ratio for t in found.trials):
+            break
+        # What the bracket lost was a hiccup: nothing was lost again up to there.
+        load = most * STEP
     if goals.thresholds:
         highest = max(found.pdr or 0.0, least * 1.01)
         found.within_thresholds, _ = _searched(goals, made, goals.min_rate, highest, THRESHOLDS)
@@ -119,11 +126,11 @@ class _Made(AbstractMeasurer):  # type: ignore[misc]
 
 
 def _bracket(
-    goals: Goals, ceiling: Ceiling | None, made: _Made
+    goals: Goals, ceiling: Ceiling | None, made: _Made, load: float
 ) -> tuple[Trial | None, Trial | None]:
-    """The last trial that lost nothing and the first that lost more than the goal allows."""
+    """From ``load`` on, the last trial that lost nothing and the first that lost more than the goal
+    allows."""
     passed: Trial | None = None
-    load = goals.min_rate
     while True:
         made.batch = goals.batch or _batch(load / STEP)
         most = min(
@@ -193,7 +200,8 @@ def _who(found: Capacity, ceiling: Ceiling | None) -> None:
     above = [t for t in lossy if t.load_spans_per_s > rate] or lossy
     nearest = [t for t in above if t.load_spans_per_s <= above[0].load_spans_per_s * NEAR]
     ours = [t for t in nearest if t.limited_by == GENERATOR]
-    if ceiling is not None and rate > NEAR_CEILING * ceiling.at(found.batch):
+    # The highest rate offered is that share of it, but for rounding.
+    if ceiling is not None and rate > (NEAR_CEILING - 0.01) * ceiling.at(found.batch):
         found.limited_by = GENERATOR
         found.reason = (
             f"at {rate:,.0f} spans/s it was within 10 % of what this machine managed against the "
@@ -205,7 +213,8 @@ def _who(found: Capacity, ceiling: Ceiling | None) -> None:
         theirs = next(t for t in nearest if t.limited_by != GENERATOR)
         found.limited_by, found.reason = TARGET, theirs.reason
     else:
-        found.reason = "every trial came through"
+        found.limited_by = GENERATOR
+        found.reason = f"what was lost beyond {rate:,.0f} spans/s was not lost again: too noisy"
     if found.limited_by == GENERATOR:
         found.ndr = found.pdr = None
 
@@ -218,6 +227,7 @@ def _unlimited(found: Capacity, goals: Goals) -> None:
         found.limited_by = NOBODY
         found.reason = f"the highest rate asked for, {highest:,.0f} spans/s, came through"
         return
+    found.ndr = found.pdr = None
     found.limited_by = GENERATOR
     found.reason = (
         f"{highest:,.0f} spans/s came through, and no more can be offered: this machine managed "
