@@ -6,7 +6,7 @@ Targets: within 3 %, in under 3 minutes each.
 With ``--collector BINARY`` or ``--rotel BINARY`` instead: the partial-drop rates that three
 searches of that peer find, each of a fresh process, and who was its limit. Target: all within 10 %
 of their median, and the peer the limit of all. ``--apart`` gives it the last CPU and the generator
-the others.
+the others: rotel's rates were 29 % apart without it, and 4 % with it.
 """
 
 from __future__ import annotations
