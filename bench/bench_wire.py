@@ -53,7 +53,6 @@ class Source:
         self._columns = ColumnSource(1, mix)
         self._made = self._columns.batches(mix.template.compile())
         self._spans = np.full(requests, spans, np.int64)
-        self._parts = np.zeros(requests, np.int64)
         self._ramp = np.arange(requests, dtype=np.int64) * spans
         self._first = 0
         self._epoch = time.time_ns() - time.monotonic_ns()
@@ -63,11 +62,7 @@ class Source:
 
         first = self._ramp + self._first
         self._first += int(self._spans.sum())
-        spans = self._columns.begin(
-            *(self._made, first, self._spans, scheduled + self._epoch),
-            parts=self._parts,
-            quota_first=first,
-        )
+        spans = self._columns.begin(self._made, first, self._spans, scheduled + self._epoch)
         return Chunk(scheduled, spans, made=self._made)
 
 

@@ -1,16 +1,21 @@
 #include "batches.h"
 
+/* Makes the columns of the next batch, unless they are there. */
+static void fill(struct batches *batches) {
+    if (batches->filled)
+        return;
+    const struct columns_batch batch = columns_row(&batches->rows, batches->next);
+    struct columns_out out = batches->room;
+    columns_fill(batches->mix, &batch, &out);
+    batches->traces_length =
+        stamp_traces_length(batches->template, batches->room.variants, batch.count);
+    batches->filled = true;
+}
+
 size_t batches_length(struct batches *batches) {
-    const size_t traces = (size_t)batches->rows.counts[batches->next];
-    const uint16_t *variants = batches->room.variants;
-    if (!batches->filled) {
-        const struct columns_batch batch = columns_row(&batches->rows, batches->next);
-        struct columns_out out = batches->room;
-        columns_fill(batches->mix, &batch, &out);
-        batches->traces_length = stamp_traces_length(batches->template, variants, traces);
-        batches->filled = true;
-    }
-    return stamp_batch_length(batches->template, variants, traces, batches->traces_length);
+    fill(batches);
+    return stamp_batch_length(batches->template, batches->room.variants,
+                              (size_t)batches->rows.counts[batches->next], batches->traces_length);
 }
 
 void batches_write(struct batches *batches, uint8_t *out) {
@@ -23,7 +28,7 @@ void batches_write(struct batches *batches, uint8_t *out) {
         [BATCHES_END] = (const uint8_t *)room->ends,
         [BATCHES_DIGITS] = batches->digits,
     }};
-    batches_length(batches);
+    fill(batches);
     stamp_batch(batches->template, &cursors, room->variants,
                 (size_t)batches->rows.counts[batches->next], batches->traces_length, out);
     batches->digits = cursors.at[BATCHES_DIGITS];

@@ -32,5 +32,5 @@ def made(
 ) -> tuple[list[bytes], list[int]]:
     """The batches that are made one after another, and the spans of each."""
     batches = source.batches(template.compile())
-    spans = source.begin(batches, first, counts, ended, parts=parts, quota_first=first)
+    spans = source.begin(batches, first, counts, ended, parts=parts)
     return list(batches), spans.tolist()

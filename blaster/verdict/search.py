@@ -65,9 +65,7 @@ def search_ceiling(goals: Goals, ceiling: Ceiling | None, measure: Measure) -> C
             found.limited_by = TARGET
             found.reason = f"not even the lowest rate came through: {failed.reason}"
             return found
-        least = passed.load_spans_per_s / 2 if passed else load
-        most = failed.load_spans_per_s
-        least = min(least, most / 2)
+        least, most = (passed or failed).load_spans_per_s / 2, failed.load_spans_per_s
         found.ndr, found.pdr = _searched(goals, made, least, most, SEARCH)
         if any(t.phase == SEARCH and t.loss_ratio > goals.loss_ratio for t in found.trials):
             break
