@@ -45,7 +45,7 @@ def search(*options: str, short: bool = False, cpus: str | None = None) -> dict[
 @contextmanager
 def peer(name: str, binary: str) -> Iterator[Any]:
     """Runs a Collector that throws away what it gets, or rotel."""
-    import peers
+    from support import peers
 
     run = {
         "collector": lambda: peers.collector(Path(binary), memory_limit_mib=200),

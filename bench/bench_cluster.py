@@ -32,8 +32,8 @@ from blaster.transport.base import OUTCOME
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from cli import COMMAND
-from hosts import DaskCluster, Network, Program, why_no_namespaces
+from support.cli import COMMAND
+from support.hosts import DaskCluster, Network, Program, why_no_namespaces
 
 WORKERS, SPANS = 8, 1000
 DISTINCT = 20

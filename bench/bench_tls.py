@@ -22,8 +22,8 @@ from common import interleaved, parse, report
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import peers  # noqa: E402
-from certificates import Authority  # noqa: E402
+from support import peers  # noqa: E402
+from support.certificates import Authority  # noqa: E402
 
 TARGETS = {1000: 2.0, 100: 5.0}
 

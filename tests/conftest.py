@@ -17,7 +17,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
-    from certificates import Authority, Pair
+    from support.certificates import Authority, Pair
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Who signs the tests' certificates."""
-    from certificates import Authority
+    from support.certificates import Authority
 
     return Authority(tmp_path_factory.mktemp("certificates"))
 

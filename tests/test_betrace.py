@@ -11,10 +11,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-import peers
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from stamping import stamp
+from support import peers
+from support.stamping import stamp
 
 from blaster._native import Scanner
 from blaster.errors import UsageError

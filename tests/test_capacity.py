@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cli
 import msgspec
 import numpy as np
-import peers
 import pytest
+from support import cli, peers
 
 from blaster import capacity as finder
 from blaster.capacity import recovery_s

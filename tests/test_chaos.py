@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import cli
 import psutil
 import pytest
+from support import cli
 
 from blaster import chaos
 from blaster.chaos import Chaos, ChaosMark, Event

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli import COMMAND, balance, blaster, environment, results, start
 from conftest import cannot
-from hosts import DaskCluster, Network, Program, on_loopback, why_no_namespaces
+from support.cli import COMMAND, balance, blaster, environment, results, start
+from support.hosts import DaskCluster, Network, Program, on_loopback, why_no_namespaces
 
 from blaster import __version__
 from blaster.cluster.joined import joined

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
+from support import cli
 
 from blaster.report.document import of
 from blaster.verdict.comparison import (

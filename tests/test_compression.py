@@ -7,13 +7,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import cli
 import numpy as np
-import peers
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from support import cli, peers
 
 from blaster.transport import compression
 from blaster.transport.base import (

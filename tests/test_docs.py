@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
 import typer
+from support import cli
 
 from blaster.cli import app
 from blaster.scenario.loading import parse

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cli
 import psutil
 import pytest
+from support import cli
 
 from blaster.transport.choice import wire_is_built
 

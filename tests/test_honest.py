@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
+from support import cli
 
 QUICK = ("--transport", "null", "--quiet")
 

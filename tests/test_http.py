@@ -8,18 +8,16 @@ import threading
 import time
 from pathlib import Path
 
-import cli
-import http_peer
 import numpy as np
-import peers
 import pytest
-from http_peer import OK, Sender, chunk, response, says
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
 )
+from support import cli, http_peer, peers
+from support.http_peer import OK, Sender, chunk, response, says
 
 from blaster.errors import TargetUnreachable
 from blaster.transport.http_answer import read_answer, retry_after

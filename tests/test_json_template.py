@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from stamping import stamp
+from support.stamping import stamp
 from test_capture import rich, written
 
 from blaster import _native

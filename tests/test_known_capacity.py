@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
+from support import cli
 
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.choice import wire_is_built

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import cli
 import msgspec
 import numpy as np
-import peers
 import psutil
 import pytest
+from support import cli, peers
 
 from blaster.engine.results import AveragePeak, Lateness, Results
 from blaster.sink.process import EmbeddedSink

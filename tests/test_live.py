@@ -5,13 +5,13 @@ import sys
 import time
 from pathlib import Path
 
-import cli
 import numpy as np
 import pexpect
 import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import cli
 
 from blaster.engine.plan import Plan
 from blaster.pacing.hold import Hold, held

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from cli import blaster
+from support.cli import blaster
 
 from blaster.cluster.manifests import manifest
 

@@ -7,13 +7,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import cli
 import numpy as np
-import peers
 import promql_parser
 import pytest
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
+from support import cli, peers
 
 from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, SENT_SPANS, Ledger
 from blaster.engine.plan import Plan

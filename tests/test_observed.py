@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
-from fake_backend import Reply, fake_backend
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support import cli
+from support.fake_backend import Reply, fake_backend
 from typer.testing import CliRunner
 
 from blaster.backends.scrape import Observer

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import grpc
-import peers
 import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -18,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from support import peers
 
 SIZES = (1, 7, 100)
 
@@ -148,7 +148,8 @@ def test_peer_that_cannot_start_says_why(collector_binary: Path) -> None:
 
 def test_peer_does_not_outlive_killed_tests(tmp_path: Path) -> None:
     script = """
-import peers, signal
+import signal
+from support import peers
 with peers.counting_receiver() as peer:
     print(peer.pid, flush=True)
     signal.pause()

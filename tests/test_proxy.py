@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-import cli
 import pytest
-from faulty import TRANSPORTS, FaultySink
+from support import cli
+from support.faulty import TRANSPORTS, FaultySink
 
 from blaster.errors import UsageError
 from blaster.proxy.faults import parse_all

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import browser
-import cli
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import browser, cli
 
 from blaster.engine.series import Thinned
 from blaster.errors import UsageError

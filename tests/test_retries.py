@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cli
 import grpc
 import numpy as np
-import peers
 import psutil
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -26,6 +24,7 @@ from google.rpc.status_pb2 import Status as RpcStatus
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from support import cli, peers
 
 from blaster.transport import retry
 from blaster.transport.base import (

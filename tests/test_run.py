@@ -5,9 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
-import cli
-import peers
 import pytest
+from support import cli, peers
 
 from blaster.transport.choice import wire_is_built
 

@@ -8,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import cli
-import http_peer
 import psutil
 import pytest
+from support import cli, http_peer
 
 VALUE = "s3cr3t-t0ken"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from faulty import SHOWN, SPANS, TRANSPORTS, FaultySink, raised, request
+from support.faulty import SHOWN, SPANS, TRANSPORTS, FaultySink, raised, request
 
 from blaster.errors import UsageError
 from blaster.sink import faults

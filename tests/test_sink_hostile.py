@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from faulty import FaultySink, request
+from support.faulty import FaultySink, request
 
 from blaster import http_server
 from blaster._native import Scanner

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import pytest
-from faulty import SPANS, FaultySink, raised, request
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support import peers
+from support.faulty import SPANS, FaultySink, raised, request
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import certificates
-import cli
 import grpc
-import http_peer
-import peers
 import pytest
-from certificates import DAY, NOW, Authority, Pair
+from support import certificates, cli, http_peer, peers
+from support.certificates import DAY, NOW, Authority, Pair
 
 from blaster.errors import TargetUnreachable
 from blaster.transport.choice import wire_speaks_tls

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cli
 import pytest
-from fake_backend import Reply, fake_backend, within
+from support import cli
+from support.fake_backend import Reply, fake_backend, within
 from typer.testing import CliRunner
 
 from blaster.backends.betrace import EXPRESSIONS, NEWER, OLDER, Betrace

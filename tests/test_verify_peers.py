@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cli
-import peers
+from support import cli, peers
 
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.rules import ERRORS, MISSING_AUTH, SLOW

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_backend import Reply, fake_backend, within
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support.fake_backend import Reply, fake_backend, within
 
 from blaster.backends import otlp
 from blaster.backends.client import Client, parse_base

@@ -20,12 +20,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import hostile
 import numpy as np
-import peers
 import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support import hostile, peers
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable, UsageError

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import hostile_client as h2
-import peers
 import psutil
 import pytest
-from hostile_client import END_HEADERS, END_STREAM, GOOD, SPAN, START, HostileClient, Row
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from support import hostile_client as h2
+from support import peers
+from support.hostile_client import END_HEADERS, END_STREAM, GOOD, SPAN, START, HostileClient, Row
 
 if os.environ.get("CI"):
     import blaster._wire as wire

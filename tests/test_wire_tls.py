@@ -12,11 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import certificates
-import hostile
 import psutil
 import pytest
-from certificates import DAY, NOW, Authority, Pair
+from support import certificates, hostile
+from support.certificates import DAY, NOW, Authority, Pair
 
 from blaster.errors import TargetUnreachable, UsageError
 from blaster.transport.choice import wire_speaks_tls

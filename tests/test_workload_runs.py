@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import cli
-import peers
 import pytest
+from support import cli, peers
 
 from blaster.payload import workload
 from blaster.payload.template import LAYOUTS

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from stamping import made, stamp
+from support.stamping import made, stamp
 
 from blaster.engine.plan import Plan
 from blaster.errors import UsageError

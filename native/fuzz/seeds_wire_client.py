@@ -1,11 +1,11 @@
-"""Seeds for fuzz_wire_client: what good and bad peers say, by way of tests/hostile.py."""
+"""Seeds for fuzz_wire_client: what good and bad peers say, by way of tests/support/hostile.py."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-import hostile
+from support import hostile
 
 GREETED_AND_READ, STREAMS, PIECE = 3, 4, 16
 

@@ -10,7 +10,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from hostile_client import DATA, END_HEADERS, END_STREAM, GOOD, HEADERS, ROWS, ZSTD_ROWS, block
+from support.hostile_client import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOOD,
+    HEADERS,
+    ROWS,
+    ZSTD_ROWS,
+    block,
+)
 
 RAW_START, RAW_FRAMES, DIRECT, TICKS, SLOW_READER, PIECES, LATER, FAULTS = (
     1 << i for i in range(8)

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from cli import environment
+from support.cli import environment
 
 PYTHON = [sys.executable, "-m"]
 START_TIMEOUT_S = 60.0
