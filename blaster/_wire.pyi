@@ -14,6 +14,18 @@ TLS: int
 ZSTD: int
 """1 where it was built with libzstd: it takes zstd then, else only gzip."""
 
+OUTCOME_FIELDS: tuple[str, ...]
+"""Names of the int64 fields of an outcome, in their order: see ``Client.take``."""
+
+RAISED_FIELDS: tuple[str, ...]
+"""Names of the words of a client's ``sent``, and then of its ``blocked``, in their order."""
+
+MAX_CONNECTIONS: int
+"""The most connections that one ``Client`` may have."""
+
+MAX_IN_FLIGHT: int
+"""The most requests that one ``Client`` may have in flight."""
+
 class Traffic(TypedDict):
     """Connections and calls as the receiver saw them; see native/wire_receiver.h."""
 

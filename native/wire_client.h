@@ -27,6 +27,14 @@
  * overslept because others had its CPU. All stay 0 where the system does not tell that. */
 enum wire_blocked { WIRE_BEHIND, WIRE_HELD, WIRE_CAPPED, WIRE_BLOCKED_COUNT };
 
+/* The words of `sent`, and then those of `blocked`, as blaster.transport.base calls them. */
+enum { WIRE_SENT_COUNT = 3 };
+#define WIRE_RAISED_FIELDS                                                                         \
+    "sent_requests", "sent_spans", "sent_bytes", "behind_ns", "held_ns", "capped_ns"
+
+/* The most connections, and requests in flight, of one client. */
+enum { WIRE_MAX_CONNECTIONS = 256, WIRE_MAX_IN_FLIGHT = 65536 };
+
 struct wire_client_options {
     const char *const *hosts; /* numeric addresses, tried in this order */
     size_t host_count;
@@ -43,10 +51,23 @@ struct wire_client_options {
 };
 
 /* One request's end; the times are CLOCK_MONOTONIC nanoseconds. `delay`: what the peer asked for
- * with RetryInfo, or -1. */
+ * with RetryInfo, or -1. Python reads them by these names (blaster.transport.base.OUTCOME). */
+#define WIRE_OUTCOME_FIELDS(FIELD)                                                                 \
+    FIELD(scheduled)                                                                               \
+    FIELD(sent)                                                                                    \
+    FIELD(done)                                                                                    \
+    FIELD(spans)                                                                                   \
+    FIELD(bytes)                                                                                   \
+    FIELD(rejected)                                                                                \
+    FIELD(status)                                                                                  \
+    FIELD(number)                                                                                  \
+    FIELD(delay)
+
+#define WIRE_OUTCOME_MEMBER(name) int64_t name;
 struct wire_outcome {
-    int64_t scheduled, sent, done, spans, bytes, rejected, status, number, delay;
+    WIRE_OUTCOME_FIELDS(WIRE_OUTCOME_MEMBER)
 };
+#undef WIRE_OUTCOME_MEMBER
 
 /* Requests to send: `source` makes each when it is offered; where that is NULL, offsets (count + 1)
  * cut the bytes, which `chunk` stands for. The first one's number is `first`. `again`: they are in

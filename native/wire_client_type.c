@@ -10,8 +10,6 @@ enum {
     FIELDS_MAX = 64,
     HOSTS_MAX = 16,
     CHUNKS_MAX = 64,
-    CAPACITY_MAX = 65536,
-    CONNECTIONS_MAX = 256
 };
 
 typedef struct {
@@ -316,12 +314,12 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
                                      &blocked, &stop, &connections, &in_flight, &timeout, &held,
                                      &compressed, &encrypted))
         return NULL;
-    if (connections < 1 || connections > CONNECTIONS_MAX)
+    if (connections < 1 || connections > WIRE_MAX_CONNECTIONS)
         return PyErr_Format(PyExc_ValueError, "connections is %ld, not 1 to %d", connections,
-                            CONNECTIONS_MAX);
-    if (in_flight < 1 || in_flight > CAPACITY_MAX)
+                            WIRE_MAX_CONNECTIONS);
+    if (in_flight < 1 || in_flight > WIRE_MAX_IN_FLIGHT)
         return PyErr_Format(PyExc_ValueError, "in_flight is %ld, not 1 to %d", in_flight,
-                            CAPACITY_MAX);
+                            WIRE_MAX_IN_FLIGHT);
     if (held < 1 || held > CHUNKS_MAX)
         return PyErr_Format(PyExc_ValueError, "held is %ld, not 1 to %d", held, CHUNKS_MAX);
     if (timeout < 1)
@@ -368,7 +366,7 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self == NULL)
         return NULL;
     self->chunk_count = (int)held;
-    if (get_int64(sent, &self->sent, 3, PyBUF_WRITABLE, "sent") < 0 ||
+    if (get_int64(sent, &self->sent, WIRE_SENT_COUNT, PyBUF_WRITABLE, "sent") < 0 ||
         get_int64(blocked, &self->blocked, WIRE_BLOCKED_COUNT, PyBUF_WRITABLE, "blocked") < 0 ||
         get_int64(stop, &self->stop, 1, 0, "stop") < 0)
         goto fail;

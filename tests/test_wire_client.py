@@ -31,6 +31,7 @@ from blaster.errors import TargetUnreachable, UsageError
 from blaster.payload import flat
 from blaster.payload.columns import ColumnSource
 from blaster.payload.mix import Mix
+from blaster.transport import base
 from blaster.transport.base import (
     BEHIND_NS,
     CAPPED_NS,
@@ -42,6 +43,7 @@ from blaster.transport.base import (
 )
 
 wire = pytest.importorskip("blaster.transport.wire", reason="blaster._wire is not built")
+_wire = pytest.importorskip("blaster._wire", reason="blaster._wire is not built")
 
 pytestmark = pytest.mark.native
 
@@ -119,6 +121,24 @@ def running(port: int, *, connect: bool = True, **options: Any) -> Iterator[Run]
         yield run
     finally:
         run.transport.close()
+
+
+def test_layouts_are_those_of_the_transports() -> None:
+    """The client's outcomes, and the words that it raises, stand where Python looks for them."""
+    assert base.OUTCOME.names == _wire.OUTCOME_FIELDS
+    assert base.OUTCOME.itemsize == 8 * len(_wire.OUTCOME_FIELDS)
+    places = [getattr(base, name.upper()) for name in _wire.RAISED_FIELDS]
+    first = [base.SENT_REQUESTS, base.BEHIND_NS]
+    assert places == [start + i for start in first for i in range(3)]
+
+
+@pytest.mark.parametrize("name", ["connections", "in_flight"])
+def test_refuses_more_than_its_limits(name: str) -> None:
+    """The limits that the module tells are those of the client."""
+    limit = {"connections": _wire.MAX_CONNECTIONS, "in_flight": _wire.MAX_IN_FLIGHT}[name]
+    Run(1, **{name: limit}).transport.close()
+    with pytest.raises(UsageError, match=f"{name} is {limit + 1}, not 1 to {limit}"):
+        Run(1, **{name: limit + 1})
 
 
 def soon(seconds: float) -> int:
