@@ -153,6 +153,25 @@ def chromium_binaries() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
+def nginx_binary() -> Path:
+    """nginx; for `peers.nginx`."""
+    return _packaged("nginx")
+
+
+@pytest.fixture(scope="session")
+def haproxy_binary() -> Path:
+    """haproxy; for `peers.haproxy`."""
+    return _packaged("haproxy")
+
+
+def _packaged(name: str) -> Path:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if found is None:
+        cannot(f"Debian's package {name} is not installed")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
 def rotel_binary() -> Path:
     """The program within the rotel package; for `peers.rotel`."""
     spec = importlib.util.find_spec("rotel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
@@ -17,7 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
-from support import peers
+from support import http_peer, peers
+from support.certificates import Authority
 
 SIZES = (1, 7, 100)
 
@@ -39,9 +41,17 @@ def request(spans: int, code: Status.StatusCode.ValueType = Status.STATUS_CODE_U
     return ExportTraceServiceRequest(resource_spans=[resource]).SerializeToString()
 
 
-def export(peer: peers.Peer, *payloads: bytes) -> list[bytes]:
-    """Sends the payloads one after the other and returns the answers."""
-    with grpc.insecure_channel(f"127.0.0.1:{peer.grpc_port}") as channel:
+def channel_to(peer: peers.Peer, ca: str | None = None) -> grpc.Channel:
+    """A channel of grpcio; with TLS where there is a CA bundle."""
+    target = f"127.0.0.1:{peer.grpc_port}"
+    if ca is None:
+        return grpc.insecure_channel(target)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(ca).read_bytes()))
+
+
+def export(peer: peers.Peer, *payloads: bytes, ca: str | None = None) -> list[bytes]:
+    """Send the payloads one after the other and return the answers."""
+    with channel_to(peer, ca) as channel:
         call = channel.unary_unary(peers.TRACES, None, None)
         return [call(payload, timeout=10) for payload in payloads]
 
@@ -121,6 +131,61 @@ def test_rotel_hands_every_span_on(rotel_binary: Path) -> None:
         assert len(receiver.spans()) == sum(SIZES)
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "tls"])
+def test_nginx_passes_every_call_on(nginx_binary: Path, authority: Authority, secure: bool) -> None:
+    """Connections end after five calls each; grpcio sends what was not taken on the next one."""
+    pair = authority.issue("proxy") if secure else None
+    with (
+        peers.counting_receiver() as receiver,
+        peers.nginx(
+            nginx_binary, grpc_upstream=receiver.grpc_port, tls=pair, keepalive_requests=5
+        ) as proxy,
+    ):
+        export(proxy, *[request(7)] * 20, ca=authority.file if secure else None)
+        assert receiver.metrics() == {"requests": 20, "spans": 140}
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "tls"])
+def test_haproxy_passes_every_call_on(
+    haproxy_binary: Path, authority: Authority, secure: bool
+) -> None:
+    """Reloaded in the midst of them."""
+    pair = authority.issue("proxy") if secure else None
+    with (
+        peers.counting_receiver() as receiver,
+        peers.haproxy(haproxy_binary, grpc_upstream=receiver.grpc_port, tls=pair) as proxy,
+        channel_to(proxy, authority.file if secure else None) as channel,
+    ):
+        call = channel.unary_unary(peers.TRACES, None, None)
+        for number in range(20):
+            if number == 10:
+                before = proxy.pid
+                proxy.reload()
+                proxy.wait_until_ready()
+            call(request(7), timeout=10)
+        assert receiver.metrics() == {"requests": 20, "spans": 140}
+        gone, _ = psutil.wait_procs([psutil.Process(before)], timeout=10)
+        assert gone
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+def test_proxies_end_http_connections_as_asked(name: str, request: pytest.FixtureRequest) -> None:
+    run = {"nginx": peers.nginx, "haproxy": peers.haproxy}[name]
+    binary = request.getfixturevalue(f"{name}_binary")
+    with (
+        http_peer.peer(http_peer.says(http_peer.OK)) as upstream,
+        run(binary, http_upstream=upstream.port, keepalive_requests=3) as proxy,
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.http_port)
+        ends = []
+        for _ in range(3):
+            connection.request("POST", "/v1/traces", b"spans")
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+                ends.append(answer.will_close)
+    assert ends == [False, False, True]
+
+
 def test_receiver_keeps_the_bytes() -> None:
     payloads = [request(size) for size in SIZES]
     with peers.counting_receiver(response=b"\n\0") as receiver:
@@ -150,6 +215,8 @@ def test_peer_does_not_outlive_killed_tests(tmp_path: Path) -> None:
     script = """
 import signal
 from support import peers
+from support.certificates import Authority
+from support import http_peer
 with peers.counting_receiver() as peer:
     print(peer.pid, flush=True)
     signal.pause()

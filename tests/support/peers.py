@@ -1,4 +1,6 @@
-"""Receivers for the tests, each in a process of its own: Collector, rotel and a plain recorder.
+"""Peers for the tests, each in a process of its own: receivers and reverse proxies.
+
+Receivers: the Collector, Jaeger, rotel and a plain recorder. Proxies: nginx and haproxy.
 
 Every one listens on free loopback ports, is ready when its context is entered, and is gone when
 the context is left, even where the tests themselves are killed.
@@ -22,13 +24,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+if TYPE_CHECKING:
+    from support.certificates import Pair
 
 TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -63,16 +68,16 @@ class Peer:
         self, command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
     ) -> None:
         self._log = folder / f"{Path(command[0]).name}.log"
-        tied = [sys.executable, "-ISc", _TIED_TO_PARENT, str(os.getpid()), *map(str, command)]
         # No variable of the tests' own environment may configure a peer.
         base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        with self._log.open("wb") as log:
+        self._env = {**base, **(env or {})}
+        self._start(command)
+
+    def _start(self, command: Sequence[str | Path]) -> None:
+        tied = [sys.executable, "-ISc", _TIED_TO_PARENT, str(os.getpid()), *map(str, command)]
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                tied,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**base, **(env or {})},
+                tied, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env
             )
 
     @property
@@ -260,6 +265,43 @@ class Recorder(Peer):
         return {"requests": len(self.payloads()), "spans": len(self.spans())}
 
 
+class Proxy(Peer):
+    """A reverse proxy: `grpc_port` speaks HTTP/2 and passes gRPC on, `http_port` HTTP/1.1.
+
+    A port whose upstream isn't given is 0.
+    """
+
+    def __init__(
+        self, command: Sequence[str | Path], folder: Path, grpc_port: int, http_port: int
+    ) -> None:
+        self.grpc_port, self.http_port = grpc_port, http_port
+        super().__init__(command, folder)
+
+    def wait_until_ready(self) -> None:
+        self._wait_until_open(*filter(None, (self.grpc_port, self.http_port)))
+
+
+class Haproxy(Proxy):
+    """haproxy, whose configuration can be reloaded."""
+
+    def __init__(self, binary: Path, config: Path, grpc_port: int, http_port: int) -> None:
+        self._command = [binary, "-db", "-f", config]
+        self._retired: list[subprocess.Popen[bytes]] = []
+        super().__init__(self._command, config.parent, grpc_port, http_port)
+
+    def reload(self) -> None:
+        """Start a successor on the same ports and end this process as a reload does: it accepts no
+        more connections and sends GOAWAY(NO_ERROR) on those that it has."""
+        self._retired.append(self._process)
+        self._start([*self._command, "-sf", str(self.pid)])
+
+    def stop(self) -> None:
+        super().stop()
+        for process in self._retired:
+            process.kill()
+            process.wait(STOP_S)
+
+
 class Rotel(Peer):
     """rotel. Its counters: `rotel_receiver_accepted_spans`, `rotel_receiver_refused_spans`,
     `rotel_exporter_sent_spans`; it gives them every 10 s, and the last ones when it is stopped."""
@@ -385,6 +427,115 @@ def rotel(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rotel-")))
         own = stack.enter_context(counting_receiver())
         yield _started(stack, Rotel(binary, folder, own, exporter_endpoint, options))
+
+
+@contextmanager
+def nginx(
+    binary: Path,
+    *,
+    grpc_upstream: int | None = None,
+    http_upstream: int | None = None,
+    tls: Pair | None = None,
+    keepalive_requests: int = 1000,
+    settings: Sequence[str] = (),
+) -> Iterator[Proxy]:
+    """Run Debian's nginx (the fixture `nginx_binary`) in front of these ports on loopback.
+
+    tls: the certificate of both of its ports; otherwise they are plaintext.
+    keepalive_requests: after so many requests a connection ends with GOAWAY(NO_ERROR) and the last
+        stream's ID, or with `Connection: close`; 1000 is nginx's own default.
+    settings: more directives of its `http` block, as `client_max_body_size 0`.
+    """
+    ports = _proxy_ports(grpc_upstream, http_upstream)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nginx-")))
+        secured = (
+            f"ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key};" if tls else ""
+        )
+        servers = []
+        for kind, flags, port, upstream, passed in (
+            ("grpc", "http2", ports[0], grpc_upstream, "grpc_pass grpc://grpc;"),
+            (
+                *("http", "", ports[1], http_upstream),
+                'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://http;',
+            ),
+        ):
+            if upstream is not None:
+                listen = f"listen 127.0.0.1:{port} {flags} {'ssl' if tls else ''};"
+                servers.append(
+                    f"upstream {kind} {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
+                    f"server {{ {listen} {secured} location / {{ {passed} }} }}\n"
+                )
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
+        more = "".join(f"{setting};\n" for setting in settings)
+        config = folder / "nginx.conf"
+        # One process, so that none is left where the tests are killed. As root it would give up
+        # its rights, and with them its own folder.
+        config.write_text(
+            f"daemon off; master_process off; pid {folder / 'pid'};\n"
+            f"{'user root;' if os.geteuid() == 0 else ''}\n"
+            "events {}\n"
+            f"http {{ access_log off; {temporary}\nkeepalive_requests {keepalive_requests};\n"
+            f"{more}{''.join(servers)}}}\n"
+        )
+        command = [binary, "-p", folder, "-c", config, "-e", "stderr"]
+        yield _started(stack, Proxy(command, folder, *ports))
+
+
+@contextmanager
+def haproxy(
+    binary: Path,
+    *,
+    grpc_upstream: int | None = None,
+    http_upstream: int | None = None,
+    tls: Pair | None = None,
+    keepalive_requests: int | None = None,
+) -> Iterator[Haproxy]:
+    """Run Debian's haproxy (the fixture `haproxy_binary`) in front of these ports on loopback.
+
+    tls: the certificate of both of its ports; otherwise they are plaintext.
+    keepalive_requests: after so many requests an HTTP/1.1 connection ends with `Connection: close`.
+        It has no such limit for HTTP/2; there `reload` makes it send GOAWAY.
+    """
+    ports = _proxy_ports(grpc_upstream, http_upstream)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="haproxy-")))
+        secured = ""
+        if tls:
+            pem = folder / "server.pem"
+            pem.write_text(Path(tls.certificate).read_text() + Path(tls.key).read_text())
+            secured = f" ssl crt {pem} alpn "
+        config = (
+            "global\n  nbthread 1\n  maxconn 1000\n"
+            "defaults\n  mode http\n"
+            "  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n"
+        )
+        if grpc_upstream is not None:
+            bind = f"{secured}h2" if tls else " proto h2"
+            config += (
+                f"listen grpc\n  bind 127.0.0.1:{ports[0]}{bind}\n"
+                f"  server upstream 127.0.0.1:{grpc_upstream} proto h2\n"
+            )
+        if http_upstream is not None:
+            bind = f"{secured}http/1.1" if tls else ""
+            config += f"listen http\n  bind 127.0.0.1:{ports[1]}{bind}\n"
+            if keepalive_requests is not None:
+                config += (
+                    "  http-request set-var(sess.n) int(0) unless { var(sess.n) -m found }\n"
+                    "  http-request set-var(sess.n) var(sess.n),add(1)\n"
+                    "  http-after-response set-header Connection close"
+                    f" if {{ var(sess.n) -m int ge {keepalive_requests} }}\n"
+                )
+            config += f"  server upstream 127.0.0.1:{http_upstream}\n"
+        file = folder / "haproxy.cfg"
+        file.write_text(config)
+        yield _started(stack, Haproxy(binary, file, *ports))
+
+
+def _proxy_ports(*upstreams: int | None) -> list[int]:
+    free = free_ports(len(upstreams))
+    return [0 if upstream is None else port for upstream, port in zip(upstreams, free, strict=True)]
 
 
 @contextmanager
