@@ -15,9 +15,10 @@ import numpy as np
 from common import cpu_seconds, interleaved, parse, report
 from rich.console import Console
 
+from blaster.engine.control import Progress
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
-from blaster.engine.runner import Progress, Run
+from blaster.engine.run import Run
 from blaster.engine.series import Point
 from blaster.report.live import LiveView
 from blaster.report.metrics import exposition, metrics

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
-from blaster.engine.results import host
+from blaster.engine.machine import this_host
 from blaster.measure.instructions import InstructionCounter
 from blaster.transport import compression
 from blaster.transport.choice import wire_is_built, wire_speaks_tls, wire_takes_zstd
@@ -26,7 +26,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Looks at this installation and this machine."""
-    here = host()
+    here = this_host()
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("numpy", "grpcio", "protobuf", "psutil")
     )

@@ -28,21 +28,16 @@ from blaster.chaos import Chaos
 from blaster.cluster.cluster import Cluster, hosts_of
 from blaster.cluster.conductor import Conductor
 from blaster.cluster.merged import ClusterRun
+from blaster.engine.control import Control, Progress
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.recorder import Recorder
-from blaster.engine.results import Configuration, Results, results_of
-from blaster.engine.runner import (
-    Control,
-    Progress,
-    Run,
-    Runner,
-    lost_spans,
-    never_started,
-    so_far,
-)
+from blaster.engine.results import Configuration, Results
+from blaster.engine.run import Run, lost_spans, never_started, so_far
+from blaster.engine.runner import Runner
 from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
 from blaster.engine.signals import Interrupted, StopSignals
+from blaster.engine.summary import results_of
 from blaster.errors import TargetUnreachable, UsageError
 from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, Watch, parse_watch

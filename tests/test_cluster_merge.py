@@ -25,8 +25,9 @@ from blaster.engine.ledger import (
     Ledger,
 )
 from blaster.engine.plan import Plan
-from blaster.engine.results import Clock, Configuration, results_of
-from blaster.engine.runner import LostHost
+from blaster.engine.results import Clock, Configuration
+from blaster.engine.run import LostHost
+from blaster.engine.summary import results_of
 from blaster.errors import UsageError
 from blaster.measure.histogram import SIZE, Histogram, coarse
 from blaster.run import Options, scenario_of
@@ -240,7 +241,7 @@ def test_four_hosts_are_one() -> None:
 
 
 def closed(plan: Plan, ledger: Ledger):  # type: ignore[no-untyped-def]
-    from blaster.engine.runner import Run
+    from blaster.engine.run import Run
 
     run = Run(plan, ledger, 0.0, 0, end_ns=plan.scenario.duration_ns)
     run.balance(plan.scenario.duration_ns)

@@ -14,9 +14,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from support import cli, peers
 
+from blaster.engine.control import Progress
 from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, SENT_SPANS, Ledger
 from blaster.engine.plan import Plan
-from blaster.engine.runner import Progress, Run
+from blaster.engine.run import Run
 from blaster.engine.series import Point
 from blaster.errors import UsageError
 from blaster.measure.histogram import Histogram

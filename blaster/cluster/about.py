@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import blaster
-from blaster.engine.results import host
+from blaster.engine.machine import this_host
 from blaster.errors import UsageError
 from blaster.transport.choice import wire_is_built
 
@@ -32,7 +32,7 @@ class About:
 
 def here() -> About:
     """This host."""
-    ours = host()
+    ours = this_host()
     versions = {"python": ours.python, "blaster": f"{ours.blaster} ({_digest()})"}
     for package in PACKAGES:
         try:

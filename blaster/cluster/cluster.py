@@ -17,10 +17,10 @@ from blaster.cluster.about import About
 from blaster.cluster.conductor import Conductor, Link
 from blaster.cluster.merged import Part
 from blaster.cluster.messages import Order
+from blaster.engine.control import Progress
 from blaster.engine.plan import Plan
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration
-from blaster.engine.runner import Progress
 from blaster.engine.signals import StopSignals
 from blaster.errors import BlasterError, UsageError
 from blaster.measure.sampler import Sampler

@@ -22,10 +22,12 @@ from typing import Any, Protocol, TypeVar
 from blaster.cluster.about import About
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Failed, Final, FromHost, Order, Report, Sealed, from_host
+from blaster.engine.control import Progress
 from blaster.engine.ledger import START_NS, Ledger
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Clock
-from blaster.engine.runner import CONNECT_TIMEOUT_S, LostHost, Progress
+from blaster.engine.run import LostHost
+from blaster.engine.runner import CONNECT_TIMEOUT_S
 from blaster.engine.series import Thinned
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.engine.worker import GRACE_NS

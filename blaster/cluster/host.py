@@ -36,11 +36,14 @@ from blaster.cluster.messages import (
     to_host,
 )
 from blaster.cluster.words import Told
+from blaster.engine.control import Progress
 from blaster.engine.ledger import LEASE_NS, Ledger
 from blaster.engine.recorder import Outcomes, Recorder
-from blaster.engine.results import HostFigures, Results, results_of
-from blaster.engine.runner import Progress, Run, Runner
+from blaster.engine.results import HostFigures, Results
+from blaster.engine.run import Run
+from blaster.engine.runner import Runner
 from blaster.engine.signals import Interrupted, StopSignals
+from blaster.engine.summary import results_of
 from blaster.errors import BlasterError
 from blaster.measure.schedstat import Share
 from blaster.transport.base import Int64

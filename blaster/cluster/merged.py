@@ -32,10 +32,11 @@ from blaster.engine.ledger import (
     Ledger,
 )
 from blaster.engine.plan import Shard
-from blaster.engine.results import Clock, HostFigures, HostResult, results_of
-from blaster.engine.runner import LostHost, Mark, Run, warmup_ends
+from blaster.engine.results import Clock, HostFigures, HostResult
+from blaster.engine.run import LostHost, Mark, Run, warmup_ends
 from blaster.engine.segments import interval_ns
 from blaster.engine.series import Point
+from blaster.engine.summary import results_of
 from blaster.measure.hdr import Interval
 from blaster.measure.schedstat import Share
 from blaster.sink.rules import RULES

@@ -36,7 +36,7 @@ def profile(
     import msgspec
     from rich.console import Console
 
-    from blaster.engine.results import host
+    from blaster.engine.machine import this_host
     from blaster.profile import ladder
     from blaster.report import json_file, ladder_table
     from blaster.transport.otlp_settings import OtlpOptions, resolve
@@ -52,6 +52,6 @@ def profile(
         print(f"{step.name}: {step.ns_per_span:,.1f} ns a span", file=sys.stderr, flush=True)
         measured.append(step)
     if json is not None:
-        json_file.write(ladder.to_json(measured, batch, msgspec.to_builtins(host())), json)
+        json_file.write(ladder.to_json(measured, batch, msgspec.to_builtins(this_host())), json)
     if json != "-":
         ladder_table.show(measured, batch, Console(soft_wrap=True))

@@ -13,7 +13,7 @@ from blaster.backends.findings import Sent, SentTrace
 from blaster.backends.policy import SamplingPolicy
 from blaster.engine.ledger import ACCEPTED, SCHEDULED_SPANS, START_NS, UNKNOWN
 from blaster.engine.plan import Requests
-from blaster.engine.runner import Run
+from blaster.engine.run import Run
 from blaster.engine.sample import Sample
 from blaster.payload.shape import Int64
 from blaster.payload.span import Span, decode

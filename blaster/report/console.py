@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from blaster.engine.control import Progress as RunProgress
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration, Results
-from blaster.engine.runner import Progress as RunProgress
 from blaster.report import rows
 from blaster.report.live import LiveView
 from blaster.units import format_bytes, format_count

@@ -15,9 +15,9 @@ import urllib.request
 from collections.abc import Callable
 
 from blaster.address import written
+from blaster.engine.control import Progress
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration
-from blaster.engine.runner import Progress
 from blaster.errors import UsageError
 from blaster.http_server import PROMETHEUS, HttpHandler, HttpServer
 from blaster.report import otlp_metrics

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from blaster.engine.control import HOLD, STOP, Progress
 from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, REJECTED, UNKNOWN
 from blaster.engine.plan import Plan
-from blaster.engine.runner import HOLD, STOP, Progress, Run
+from blaster.engine.run import Run
 from blaster.engine.series import Point
 from blaster.pacing.hold import OPEN_NS
 from blaster.report.keys import Keys

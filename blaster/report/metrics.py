@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blaster import __version__
+from blaster.engine.control import Progress
 from blaster.engine.ledger import (
     ACCEPTED,
     FAILED_SPANS,
@@ -23,7 +24,6 @@ from blaster.engine.ledger import (
     SENT_SPANS,
     UNKNOWN,
 )
-from blaster.engine.runner import Progress
 from blaster.measure.histogram import Histogram, bounds
 from blaster.transport.base import Status
 
