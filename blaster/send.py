@@ -11,9 +11,9 @@ import numpy as np
 from blaster.backends.findings import Sent, SentTrace
 from blaster.backends.verify import Answers, Verifier
 from blaster.engine.signals import StopSignals
+from blaster.otlp.rules import RULES, SLOW
 from blaster.payload.single import SERVICE, single_span
 from blaster.payload.span import decode
-from blaster.sink.rules import RULES, SLOW
 from blaster.transport import otlp_settings
 from blaster.transport.base import RAISED, Chunk, Status
 from blaster.transport.factory import Settings, factory

@@ -1,7 +1,7 @@
 /* Makes the columns of IDs and times: which cell of the mix each trace takes, and what follows.
  *
  * Knows nothing of Python, allocates nothing, has no globals. What it must compute is written down
- * once more, plainly, in blaster/payload/twin.py.
+ * once more, plainly, in tests/support/kernel_twin.py.
  */
 #ifndef BLASTER_COLUMNS_H
 #define BLASTER_COLUMNS_H

@@ -18,6 +18,7 @@ from support.stamping import stamp
 
 from blaster._native import Scanner
 from blaster.errors import UsageError
+from blaster.otlp.rules import RULES
 from blaster.payload import flat
 from blaster.payload.columns import ColumnSource
 from blaster.payload.mix import Mix
@@ -26,7 +27,6 @@ from blaster.sink.betrace import NEW, OLD, check_quirks
 from blaster.sink.ingest import MOST_BYTES, Refused, request_of
 from blaster.sink.kept import KEPT, take_all
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.rules import RULES
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 EXPRESSIONS = (

@@ -19,13 +19,14 @@ from support.stamping import stamp
 from test_capture import rich, written
 
 from blaster import _native
-from blaster.payload import flat, twin, workload
+from blaster.payload import flat, workload
 from blaster.payload.capture import capture
 from blaster.payload.columns import Columns, ColumnSource
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Digits, Source
 from blaster.payload.template import LAYOUTS, Encoding, Layout
 from blaster.scenario.scenario import Workload
+from tests.support import kernel_twin as twin
 
 pytestmark = pytest.mark.native
 

@@ -7,14 +7,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "blaster"
 
-# From the bottom up. A package imports itself and what stands below it.
+# From the bottom up. A package imports itself and what stands below it, not beside it; the modules
+# of the first layer import each other.
 LAYERS = [
     {"__init__", "errors", "units", "address", "http_server", "process_title", "_native", "_wire"},
-    {"measure", "sink", "proxy"},
+    {"otlp"},
+    {"measure", "proxy"},
     {"chaos"},
     {"scenario"},
     {"pacing"},
-    {"payload"},
+    {"payload", "sink"},
     {"transport"},
     {"backends"},
     {"engine"},
@@ -36,8 +38,8 @@ HOMES = {
     "psutil": {"measure/sampler.py", "chaos.py"},
     "typer": {"cli.py", "commands"},
     "prometheus_client": {"backends/metrics.py"},
-    "google": {"payload", "sink", "transport/grpc.py"},
-    "opentelemetry": {"payload", "sink", "report/otlp_metrics.py", "transport/grpc.py"},
+    "google": {"otlp", "payload", "sink", "transport/grpc.py"},
+    "opentelemetry": {"otlp", "payload", "sink", "report/otlp_metrics.py", "transport/grpc.py"},
 }
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -65,7 +67,8 @@ def test_imports_point_one_way(file: Path) -> None:
         if top == "blaster":
             part = rest.partition(".")[0]
             if part and part != "__version__":
-                assert LEVEL[part] <= LEVEL[own], f"{relative} imports {name}"
+                below = LEVEL[part] < LEVEL[own] or LEVEL[own] == 0 or part == own
+                assert below, f"{relative} imports {name}"
         elif top in HOMES:
             homes = HOMES[top]
             assert str(relative) in homes or relative.parts[0] in homes, f"{relative}: {name}"

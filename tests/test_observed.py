@@ -19,11 +19,11 @@ from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
 from blaster.sink.ingest import request_of
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.rules import ScannerTwin
 from blaster.transport.base import Status
 from blaster.transport.betrace import to_json
 from blaster.transport.http_answer import read_answer
 from blaster.transport.http_response import Response
+from tests.support.scanner_twin import ScannerTwin
 
 
 def api(sink: EmbeddedSink) -> str:

@@ -13,12 +13,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support.stamping import made, stamp
 
 from blaster import _native
-from blaster.payload import flat, twin
+from blaster.otlp.rules import RULES, violations_of
+from blaster.otlp.wire_format import fields, read_varint, write_varint
+from blaster.payload import flat
 from blaster.payload.columns import Columns, ColumnSource
 from blaster.payload.mix import Mix
 from blaster.payload.template import START, Frame, Slot, Template, Variant
-from blaster.payload.wire_format import fields, read_varint, write_varint
-from blaster.sink.rules import RULES, violations_of
+from tests.support import kernel_twin as twin
 
 pytestmark = pytest.mark.native
 

@@ -14,7 +14,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from blaster._native import Scanner
-from blaster.sink.rules import RULES, ScannerTwin, violations_of
+from blaster.otlp.rules import RULES, violations_of
+from tests.support.scanner_twin import ScannerTwin
 
 pytestmark = pytest.mark.native
 

@@ -22,10 +22,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from blaster.errors import BlasterError, UsageError
+from blaster.otlp.rules import RULES
 from blaster.sink.counts import SinkCounts
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.rules import RULES, ScannerTwin
 from blaster.sink.server import SinkOptions, serve
+from tests.support.scanner_twin import ScannerTwin
 
 SERVICE = "/opentelemetry.proto.collector.trace.v1.TraceService"
 SINK = [sys.executable, "-m", "blaster.sink"]

@@ -25,10 +25,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from blaster.otlp.rules import RULES
 from blaster.sink import plain_json
 from blaster.sink.otlp_json import any_to_protobuf, to_protobuf
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.rules import RULES
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 RECEIVERS = ("wire", "grpc")

@@ -23,8 +23,8 @@ from blaster.backends.waiting import Wait
 from blaster.cli import app
 from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
+from blaster.otlp.rules import ERRORS, MISSING_AUTH, RULES, SLOW
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.rules import ERRORS, MISSING_AUTH, RULES, SLOW
 
 
 def rules_left(sink: EmbeddedSink) -> int:

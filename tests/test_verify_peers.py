@@ -7,8 +7,8 @@ from typing import Any
 
 from support import cli, peers
 
+from blaster.otlp.rules import ERRORS, MISSING_AUTH, SLOW
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.rules import ERRORS, MISSING_AUTH, SLOW
 
 RECEIVED, EXPORTED = "received by the collector", "exported by the collector"
 

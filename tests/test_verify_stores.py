@@ -24,8 +24,8 @@ from blaster.backends.policy import SamplingPolicy, parse_policy
 from blaster.backends.readback import compared
 from blaster.backends.tempo import Tempo
 from blaster.backends.waiting import Wait
+from blaster.otlp.rules import RULES
 from blaster.payload.span import Span
-from blaster.sink.rules import RULES
 
 START = 1_700_000_000_000_000_000
 

@@ -17,7 +17,8 @@ from support.stamping import made, stamp
 
 from blaster.engine.plan import Plan
 from blaster.errors import UsageError
-from blaster.payload import drawing, topology, twin, workload
+from blaster.otlp.rules import violations_of
+from blaster.payload import drawing, topology, workload
 from blaster.payload.columns import Columns, ColumnSource
 from blaster.payload.deal import Deal
 from blaster.payload.duration import Duration
@@ -25,7 +26,7 @@ from blaster.payload.mix import Mix
 from blaster.payload.shape import Source, spans_of
 from blaster.payload.template import LAYOUTS
 from blaster.scenario.scenario import Scenario, Workload, parse_stages
-from blaster.sink.rules import violations_of
+from tests.support import kernel_twin as twin
 
 pytestmark = pytest.mark.native
 

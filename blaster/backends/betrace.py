@@ -16,7 +16,7 @@ from blaster.backends.findings import Flow, FunnelStage, Sent, Verification
 from blaster.backends.metrics import Growth, counters, read
 from blaster.backends.otlp import id_of
 from blaster.backends.waiting import Wait
-from blaster.sink.rules import ERRORS, MISSING_AUTH, RULES, SLOW
+from blaster.otlp.rules import ERRORS, MISSING_AUTH, RULES, SLOW
 
 DEFAULT_PORT = 12011
 HEALTH = ("/v1/health", "/health")

@@ -15,8 +15,8 @@ from blaster.backends.metrics import Growth, counters, read
 from blaster.backends.otlp import id_of, spans_in
 from blaster.backends.readback import read_back
 from blaster.backends.waiting import Wait
+from blaster.otlp.rules import RULES
 from blaster.payload.span import Span
-from blaster.sink.rules import RULES
 
 READY_S = 20.0
 RECEIVED = "tempo_distributor_spans_received_total"

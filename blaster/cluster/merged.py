@@ -39,7 +39,7 @@ from blaster.engine.series import Point
 from blaster.engine.summary import results_of
 from blaster.measure.hdr import Interval
 from blaster.measure.schedstat import Share
-from blaster.sink.rules import RULES
+from blaster.otlp.rules import RULES
 from blaster.transport.base import Int64, Status
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from blaster.engine.segments import Segments
 from blaster.errors import UsageError
+from blaster.otlp.rules import RULES
 from blaster.pacing.arrivals import Bursts, Poisson
 from blaster.pacing.hold import Hold
 from blaster.pacing.hold import held as with_holds
@@ -29,7 +30,6 @@ from blaster.payload.mix import SPANS, Mix
 from blaster.payload.shape import Shape
 from blaster.payload.template import Encoding, Template
 from blaster.scenario.scenario import Scenario, Stage
-from blaster.sink.rules import RULES
 
 Int64 = npt.NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from blaster.measure.heat import MOST_COLUMNS, Column, merge_columns
 from blaster.measure.sampler import Sampler, UsageMark
 from blaster.measure.schedstat import Share
 from blaster.measure.warmup import mser5
-from blaster.sink.rules import RULES
+from blaster.otlp.rules import RULES
 from blaster.transport.base import Int64, Status
 
 

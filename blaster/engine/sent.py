@@ -15,10 +15,10 @@ from blaster.engine.ledger import ACCEPTED, SCHEDULED_SPANS, START_NS, UNKNOWN
 from blaster.engine.plan import Requests
 from blaster.engine.run import Run
 from blaster.engine.sample import Sample
+from blaster.otlp.rules import RULES
 from blaster.payload.shape import Int64
 from blaster.payload.span import Span, decode
 from blaster.payload.violations import ERROR
-from blaster.sink.rules import RULES
 
 MOST_NAMED = 1 << 20
 """Violating traces that are named; where there are more, only their number is known."""

@@ -51,8 +51,8 @@ from blaster.engine.stage_results import stages_of
 from blaster.engine.steady import leaks, steadiness
 from blaster.measure import heat
 from blaster.measure.schedstat import Share
+from blaster.otlp.rules import RULES
 from blaster.sink.counts import SinkCounts
-from blaster.sink.rules import RULES
 from blaster.transport import compression
 from blaster.transport.base import Int64, Status
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from blaster.otlp.wire_format import Field, fields, read_varint
 from blaster.payload.template import (
     DIGITS,
     END,
@@ -30,7 +31,6 @@ from blaster.payload.template import (
     TextFraming,
     Variant,
 )
-from blaster.payload.wire_format import Field, fields, read_varint
 
 _IDS = frozenset(["trace_id", "span_id", "parent_span_id"])
 _QUOTED = frozenset(

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from blaster import _native
+from blaster.otlp.wire_format import LENGTH_DELIMITED, Field, fields, write_varint
 from blaster.payload.shape import ABSENT, TRACE_PLACEHOLDER, Digits, Shape, Source, spans_of
 from blaster.payload.violations import violate
-from blaster.payload.wire_format import LENGTH_DELIMITED, Field, fields, write_varint
 
 TRACE_HIGH, TRACE_LOW, SPAN_ID, START, END, DIGITS = range(6)
 """The columns, in the order in which slots name them."""

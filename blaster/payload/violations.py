@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from blaster.otlp.rules import RULES, SLOW_NANOSECONDS, violations_of
 from blaster.payload.shape import ABSENT, Int64, Shape, spans_of
-from blaster.sink.rules import RULES, SLOW_NANOSECONDS
 
 SLOW, ERROR, MISSING_AUTH = 1, 2, 3
 """The kinds, as numbers; 0 is a trace that violates nothing. Kind k breaks the rule RULES[k - 1]
@@ -123,11 +123,7 @@ def slowed(shape: Shape, rows: npt.NDArray[np.intp]) -> Int64:
 
 def broken_by(request: ExportTraceServiceRequest) -> npt.NDArray[np.bool_]:
     """Which rules each span breaks (spans x rules), whatever its times."""
-    found = []
-    for span in spans_of(request):
-        keys = {attribute.key for attribute in span.attributes}
-        missing = "http.route" in keys and "auth.token" not in keys
-        found.append((False, span.status.code == Status.STATUS_CODE_ERROR, missing))
+    found = [(False, *violations_of(span)[1:]) for span in spans_of(request)]
     return np.array(found, np.bool_).reshape(-1, len(RULES))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from blaster.sink.rules import RULES
+from blaster.otlp.rules import RULES
 
 if TYPE_CHECKING:
     from blaster._native import ScanCounts

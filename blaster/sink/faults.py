@@ -27,7 +27,7 @@ from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
 from blaster.errors import UsageError
-from blaster.sink.varint import varint
+from blaster.otlp.wire_format import write_varint
 from blaster.units import parse_bytes, parse_duration, parse_share, quoted
 
 _T = TypeVar("_T")
@@ -118,11 +118,11 @@ class Fault:
     def status_details(self) -> bytes:
         """google.rpc.Status with the code and, in its details, RetryInfo."""
         seconds, nanos = divmod(round((self.retry_s or 0) * 1e9), 10**9)
-        delay = b"\x08" + varint(seconds) + (b"\x10" + varint(nanos) if nanos else b"")
-        info = b"\x0a" + varint(len(delay)) + delay
+        delay = b"\x08" + write_varint(seconds) + (b"\x10" + write_varint(nanos) if nanos else b"")
+        info = b"\x0a" + write_varint(len(delay)) + delay
         url = b"type.googleapis.com/google.rpc.RetryInfo"
-        anything = b"\x0a" + varint(len(url)) + url + b"\x12" + varint(len(info)) + info
-        return b"\x08" + varint(self.low) + b"\x1a" + varint(len(anything)) + anything
+        anything = b"\x0a" + write_varint(len(url)) + url + b"\x12" + write_varint(len(info)) + info
+        return b"\x08" + write_varint(self.low) + b"\x1a" + write_varint(len(anything)) + anything
 
 
 Values = tuple[int, int, bool]

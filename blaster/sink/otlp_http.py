@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from blaster.otlp.wire_format import write_varint
 from blaster.sink.inflate import TooLarge, Unknown, inflate
 from blaster.sink.otlp_json import to_protobuf
-from blaster.sink.varint import varint
 
 PATH = b"/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
@@ -79,20 +79,20 @@ def error(
     if content_type == JSON:
         body = json.dumps({"code": code, "message": message}).encode()
     else:
-        body = b"\x08" + varint(code) + _text(2, message)
+        body = b"\x08" + write_varint(code) + _text(2, message)
         content_type = PROTOBUF
     return Answer(status, content_type, body, headers, close)
 
 
 def partial_success(rejected: int, why: str) -> bytes:
     """ExportTraceServiceResponse.partial_success = 1 {rejected_spans = 1; error_message = 2}."""
-    inside = b"\x08" + varint(rejected) + _text(2, why)
-    return b"\x0a" + varint(len(inside)) + inside
+    inside = b"\x08" + write_varint(rejected) + _text(2, why)
+    return b"\x0a" + write_varint(len(inside)) + inside
 
 
 def _text(field: int, text: str) -> bytes:
     data = text.encode()
-    return bytes([field << 3 | 2]) + varint(len(data)) + data
+    return bytes([field << 3 | 2]) + write_varint(len(data)) + data
 
 
 def check_head(request: Request) -> None:

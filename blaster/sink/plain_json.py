@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from blaster.sink.varint import varint
+from blaster.otlp.wire_format import write_varint
 
 _Integer = int | str
 
@@ -110,13 +110,13 @@ def _scope_spans(item: _ScopeSpans) -> bytes:
 def _span(item: _Span) -> bytes:
     status = b""
     if item.status is not None:
-        code = b"\x18" + varint(_positive(item.status.code)) if item.status.code else b""
+        code = b"\x18" + write_varint(_positive(item.status.code)) if item.status.code else b""
         status = _field(15, _text(2, item.status.message) + code)
     return b"".join(
         (
             *(_id(1, item.trace_id), _id(2, item.span_id), _text(3, item.trace_state)),
             *(_id(4, item.parent_span_id), _text(5, item.name)),
-            b"\x30" + varint(_positive(item.kind)) if item.kind else b"",
+            b"\x30" + write_varint(_positive(item.kind)) if item.kind else b"",
             *(_time(b"\x39", item.start_time_unix_nano), _time(b"\x41", item.end_time_unix_nano)),
             *(_pairs(9, item.attributes), status),
             b"\x85\x01" + struct.pack("<I", item.flags) if item.flags else b"",
@@ -140,7 +140,7 @@ def _value(value: _Value) -> bytes:
         number = _integer(value.int_value)
         if not -(1 << 63) <= number < 1 << 63:
             raise NotPlain
-        out += b"\x18" + varint(number % (1 << 64))
+        out += b"\x18" + write_varint(number % (1 << 64))
     if value.double_value is not None:
         out += b"\x21" + struct.pack("<d", value.double_value)
     given = (value.string_value, value.bool_value, value.int_value, value.double_value)
@@ -180,4 +180,4 @@ def _field(number: int, data: bytes) -> bytes:
     size = len(data)
     if size < 128:
         return bytes((number << 3 | 2, size)) + data
-    return bytes((number << 3 | 2,)) + varint(size) + data
+    return bytes((number << 3 | 2,)) + write_varint(size) + data

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from blaster.payload.wire_format import LENGTH_DELIMITED, VARINT, fields, read_varint
+from blaster.otlp.wire_format import LENGTH_DELIMITED, VARINT, fields, read_varint
 from blaster.transport.base import Status
 from blaster.transport.http_response import Response
 

@@ -6,7 +6,7 @@ https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.pr
 
 from __future__ import annotations
 
-from blaster.payload.wire_format import LENGTH_DELIMITED, VARINT, Field, fields, read_varint
+from blaster.otlp.wire_format import LENGTH_DELIMITED, VARINT, Field, fields, read_varint
 
 STATUS_DETAILS = "grpc-status-details-bin"
 _TYPE = b"/google.rpc.RetryInfo"

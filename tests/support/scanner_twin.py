@@ -1,39 +1,21 @@
-"""The rules that the sink evaluates, and the Python twin of native/scan.c over them."""
+"""The Python twin of native/scan.c: the oracle that the tests hold the scanner to."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from blaster.otlp.rules import violations_of
+
 if TYPE_CHECKING:
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
     from blaster._native import ScanCounts
-
-SLOW = "load-test-slow-requests"
-ERRORS = "load-test-errors"
-MISSING_AUTH = "load-test-missing-auth"
-
-RULES = (SLOW, ERRORS, MISSING_AUTH)
-"""The names of the rules, in the order in which every tuple of violations counts them."""
-
-SLOW_NANOSECONDS = 500_000_000
-
-
-def violations_of(span: Span) -> tuple[bool, bool, bool]:
-    """Which of RULES a span breaks: longer than 500 ms; status ERROR; http.route, no auth.token."""
-    keys = {attribute.key for attribute in span.attributes}
-    return (
-        span.end_time_unix_nano - span.start_time_unix_nano > SLOW_NANOSECONDS,
-        span.status.code == 2,
-        "http.route" in keys and "auth.token" not in keys,
-    )
 
 
 class ScannerTwin:
-    """What ``blaster._native.Scanner`` does, in plain Python over opentelemetry-proto.
-
-    Remembers every ID, whatever the capacity. The oracle of the tests; slow.
-    """
+    """``blaster._native.Scanner`` in plain Python over opentelemetry-proto. It remembers every
+    ID, whatever the capacity."""
 
     def __init__(self) -> None:
         self._ids: set[tuple[bytes, bytes]] = set()
@@ -49,13 +31,10 @@ class ScannerTwin:
         }
 
     def request(self, data: bytes) -> int:
-        """Scans one ExportTraceServiceRequest; its number of spans, or -1 when malformed."""
-        from google.protobuf.message import DecodeError
-        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
-
+        """Scan one ExportTraceServiceRequest; return its number of spans, or -1 when malformed."""
         counts = self._counts
         try:
-            request = trace_service_pb2.ExportTraceServiceRequest.FromString(data)
+            request = ExportTraceServiceRequest.FromString(data)
         except DecodeError:
             counts["malformed"] += 1
             return -1
@@ -84,5 +63,5 @@ class ScannerTwin:
             self._ids.add((trace_id, span_id))
 
     def counts(self) -> ScanCounts:
-        """What was counted so far."""
+        """The counts so far."""
         return self._counts.copy()

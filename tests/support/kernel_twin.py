@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from blaster.otlp.wire_format import write_varint
 from blaster.payload.columns import Columns, odd_multiplier
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Int64
 from blaster.payload.template import Frame, Template, TextFraming
 from blaster.payload.violations import SLOW, slowed
-from blaster.payload.wire_format import write_varint
 
 _WORD = 2**64 - 1
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
