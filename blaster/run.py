@@ -53,12 +53,12 @@ from blaster.sink.faults import GRPC, HTTP, WIRE, check_shown
 from blaster.sink.faults import parse_all as parse_faults
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice, otlp_settings, retry
+from blaster.transport.capturing import capture_batches
 from blaster.transport.endpoint import Endpoint, Protocol, resolve_betrace
 from blaster.transport.endpoint import resolve as resolve_endpoint
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings
 from blaster.transport.probe import probe
-from blaster.transport.recorded import recorded
 from blaster.units import format_bytes, parse_bytes, quoted
 from blaster.verdict import thresholds
 from blaster.verdict.verdict import judge
@@ -263,7 +263,7 @@ def check_no_endpoint(options: Options) -> None:
 
 def _notes(results: Results, captured: Capture | None, recording: Recording | None) -> list[str]:
     """What there is to say beside the figures."""
-    notes = [note for asked in results.verification for note in asked.said()]
+    notes = [note for asked in results.verification for note in asked.summary_lines()]
     if results.interrupted and not results.spans.scheduled:
         notes.append("interrupted before the first span was offered")
     notes += [str(mark) for mark in results.faults]
@@ -398,7 +398,7 @@ class _Sending:
         make = factory(settings)
         return Runner(
             self.plan,
-            recorded(make if recorder is None else recorder.wrap(make), recording),
+            capture_batches(make if recorder is None else recorder.wrap(make), recording),
             timeout_s=settings.otlp.timeout_s,
             signals=self.signals,
             target=self.target,

@@ -22,7 +22,7 @@ from blaster.engine.series import Point
 from blaster.errors import UsageError
 from blaster.measure.histogram import Histogram
 from blaster.report import dashboard
-from blaster.report.exporting import Exporting
+from blaster.report.exporting import MetricsExporter
 from blaster.report.metrics import BOUNDS_US, exposition, metrics
 from blaster.scenario.scenario import Scenario, parse_stages
 
@@ -227,4 +227,4 @@ def test_a_receiver_that_is_not_there_is_said_at_the_end(tmp_path: Path) -> None
 def test_addresses_that_are_none(address: str | None, url: str | None, says: str) -> None:
     """One line that names the option and what would be right."""
     with pytest.raises(UsageError, match=re.escape(says)):
-        Exporting(address, url)
+        MetricsExporter(address, url)

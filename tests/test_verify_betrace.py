@@ -240,7 +240,7 @@ def test_distinct_traces_of_this_run_count(snake: bool) -> None:
         said, stage = verify(fake.url, sent)
         limits = [int(q["limit"]) for _, p, q, _ in fake.asked if p == "/v1/violations"]
     assert said.problems == [] and stage.spans == 2100 and stage.lost == 0
-    assert said.notes == [f"{SLOW}: 1 other traces are reported, which this run did not send so"]
+    assert said.notes == [f"{SLOW}: 1 traces are reported that do not violate it in this run"]
     assert limits == [2100, 8400, 2100, 2100]
     assert recorded.rules == {} and recorded.taken == set()
 
@@ -293,7 +293,7 @@ def bent(sent: Sent, how: str) -> Recorded:
     [
         ("gone", "no rules: load-test-errors not among the 2 that are listed"),
         ("disabled", "rules disabled: load-test-errors"),
-        ("nothing", "nothing ingested: does what is sent come to BeTrace?"),
+        ("nothing", "nothing ingested: are the spans forwarded to BeTrace?"),
         ("part", "only 60 of 100 spans ingested"),
         ("unmatched", "expression unmatched in the newer dialect: load-test-errors; it wants"),
         ("slow", "not reported within the time waited"),

@@ -362,7 +362,7 @@ def test_how_spans_differ() -> None:
     ):
         lines = compared(sent, [span(1, 1, **change)])
         assert lines and said in lines[0], change
-    assert "is there twice" in compared(sent, [same, same])[0]
+    assert "is stored twice" in compared(sent, [same, same])[0]
     assert "was not sent" in compared(sent, [same, span(1, 2)])[0]
     part = SentTrace(sent.trace_id, sent.spans, whole=False)
     assert compared(part, [same, span(1, 2)]) == []

@@ -1,1 +1,1 @@
-"""What real systems say of themselves: whether what was sent arrived, is found, and was judged."""
+"""Adapters to real backends, which tell whether the spans arrived, are found, and were judged."""

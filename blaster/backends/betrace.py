@@ -1,9 +1,9 @@
-"""BeTrace: makes the rules, lists the violations afterwards, and takes the rules away again.
+"""BeTrace: creates the rules, lists the violations after the run, and deletes the rules again.
 
-What is known of it: an ID is a rule's name; a failed creation may leave the name taken; a list is
+Its API has quirks: an ID is a rule's name; a failed creation may leave the name taken; a list is
 cut at 100 unless a limit is given, and its totalCount may be its own length; time windows may be
-ignored; the same violation may be recorded twice. So each rule is asked for with an explicit limit,
-which grows until the list is shorter, and what counts are distinct traces.
+ignored; the same violation may be recorded twice. So each rule is queried with an explicit limit,
+which grows until the list is shorter, and distinct traces are counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from blaster.backends.client import AskFailed, Client, said
+from blaster.backends.client import Client, RequestFailed, excerpt
 from blaster.backends.findings import Flow, FunnelStage, Sent, Verification
 from blaster.backends.metrics import Growth, counters, read
 from blaster.backends.otlp import id_of
@@ -43,15 +43,15 @@ DESCRIPTIONS = {
     MISSING_AUTH: "Requests to a route without an auth token",
 }
 
-LEAST_LIMIT, MOST_LIMIT = 1000, 1 << 20
+MIN_LIMIT, MAX_LIMIT = 1000, 1 << 20
 
 INGESTED = ("betrace_spans_ingested_total", "betrace_rule_engine_spans_processed_total")
 COUNTERS = (*INGESTED, "betrace_rule_evaluation_total", "betrace_violations_total")
-"""What of its metrics is told; any may be absent."""
+"""The counters that are reported; any may be absent."""
 
 
 class Betrace:
-    """A Backend. ``detected``: the violating traces found, by rule, once verified."""
+    """The Backend for BeTrace. ``detected``: the violating traces found, by rule, once verified."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -64,49 +64,49 @@ class Betrace:
     def prepare(self, wait: Wait) -> None:
         try:
             self._await_ready(wait)
-            with contextlib.suppress(AskFailed):  # any of its metrics may be absent
+            with contextlib.suppress(RequestFailed):  # any of its metrics may be absent
                 self._growth.begin()
                 self._metrics = True
             self._make_rules()
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(str(error))
 
     def _await_ready(self, wait: Wait) -> None:
-        """Until one of the two paths says so. AskFailed when none does in time."""
+        """Wait until a health path answers 200. RequestFailed if none does in time."""
 
         def ready() -> int:
             for path in HEALTH:
-                with contextlib.suppress(AskFailed):
+                with contextlib.suppress(RequestFailed):
                     self._client.get(path)
                     return 1
             return 0
 
-        patience = Wait(min(READY_S, wait.limit_s), wait.stopped)
-        if not patience.until(ready, 1).count:
-            raise AskFailed(
+        ready_wait = Wait(min(READY_S, wait.limit_s), wait.stopped)
+        if not ready_wait.until(ready, 1).count:
+            raise RequestFailed(
                 f"{self._client.base.url} is not ready: neither {HEALTH[0]} nor {HEALTH[1]} "
-                f"answered 200 within {patience.limit_s:g} s"
+                f"answered 200 within {ready_wait.limit_s:g} s"
             )
 
     # ---- rules ----
 
     def _make_rules(self) -> None:
-        """Makes all rules in the newer dialect, else in the older. AskFailed where neither goes."""
+        """Make all rules in the newer dialect, else in the older. RequestFailed if neither goes."""
         refusal = ""
         for dialect in (NEWER, OLDER):
             try:
                 for name in RULES:
                     self._make_rule(name, EXPRESSIONS[dialect][name])
-            except AskFailed as error:
+            except RequestFailed as error:
                 refusal = str(error)
                 self._remove_rules()
-                if error.status != 400:  # it is not the expression that it dislikes
+                if error.status != 400:  # the expression was not the reason
                     break
             else:
                 self.verification.dialect = dialect
                 self._check_rules()
                 return
-        raise AskFailed(f"the rules could not be made: {refusal}")
+        raise RequestFailed(f"the rules could not be made: {refusal}")
 
     def _make_rule(self, name: str, expression: str) -> None:
         rule = {
@@ -117,16 +117,16 @@ class Betrace:
             "severity": "HIGH",
             "tags": ["load-test"],
         }
-        self._made.append(name)  # before: it is to be removed even if we never hear of it
+        self._made.append(name)  # before the request: removed even if its answer is lost
         for _ in range(2):
             status, body = self._client.request("POST", "/v1/rules", body=rule)
             if status in (200, 201):
                 return
             if status != 409:
                 break
-            # Left by a run that was killed, or by a creation that failed.
+            # Left over from a run that was killed, or from a creation that failed.
             self._client.request("DELETE", f"/v1/rules/{name}")
-        raise AskFailed(f"POST /v1/rules {name}: {status} {said(body)}", status)
+        raise RequestFailed(f"POST /v1/rules {name}: {status} {excerpt(body)}", status)
 
     def _check_rules(self) -> None:
         listed = self._list_rules()
@@ -140,7 +140,7 @@ class Betrace:
         answer = self._client.get_json("/v1/rules")
         rules = answer.get("rules") if isinstance(answer, dict) else answer
         if not isinstance(rules, list):
-            raise AskFailed(f"GET {self._client.base.url}/v1/rules: no list of rules")
+            raise RequestFailed(f"GET {self._client.base.url}/v1/rules: no list of rules")
         return {
             str(rule.get("name") or rule.get("id")): rule.get("enabled") is not False
             for rule in rules
@@ -148,28 +148,28 @@ class Betrace:
         }
 
     def _remove_rules(self) -> list[str]:
-        """Removes what was made; the names of those that stayed."""
-        stayed = []
+        """Delete the rules that were made; return the names of those that could not be."""
+        remaining = []
         for name in dict.fromkeys(self._made):
             for _ in range(TRIES):
                 try:
                     status, _ = self._client.request("DELETE", f"/v1/rules/{name}")
-                except AskFailed:
+                except RequestFailed:
                     continue
                 if status < 300 or status == 404:
                     break
             else:
-                stayed.append(name)
+                remaining.append(name)
         self._made.clear()
-        return stayed
+        return remaining
 
     def close(self) -> None:
-        stayed = self._remove_rules()
-        if stayed:
-            names = ", ".join(stayed)
+        remaining = self._remove_rules()
+        if remaining:
+            names = ", ".join(remaining)
             self.verification.problems.append(f"these rules could not be removed: {names}")
 
-    # ---- what it found ----
+    # ---- violations found ----
 
     def verify(self, sent: Sent, flow: Flow, wait: Wait) -> None:
         stage = FunnelStage("detected by BeTrace", None, None, "", "violations")
@@ -180,25 +180,25 @@ class Betrace:
             if self.verification.dialect is not None:
                 self._count_detected(sent, stage, wait)
                 stage.reason = self._diagnose(sent, flow, stage)
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(str(error))
             stage.reason = str(error)
         if stage.spans is None and not stage.reason:
             stage.reason = "there were no rules"
-        with contextlib.suppress(AskFailed):
+        with contextlib.suppress(RequestFailed):
             if self._metrics:
                 self.verification.counters = counters(self._growth.look(), COUNTERS)
         flow.stages.append(stage)
 
     def _count_ingested(self, flow: Flow, wait: Wait) -> None:
-        """Waits until its counter has seen all spans; without one there is no such stage."""
+        """Wait until its counter has seen all spans; without a counter there is no such stage."""
         if self._ingested() is None:
             return
         seen = wait.until(lambda: self._ingested() or 0, flow.low)
         flow.stage("ingested by BeTrace", seen.count, "no span beyond these came to its ingest")
 
     def _ingested(self) -> int | None:
-        """By how much its counter of spans has grown; None where it has none."""
+        """The growth of its counter of spans; None if it has none."""
         grown = self._growth.look()
         totals = (grown.total(name) for name in INGESTED)
         return next((int(total) for total in totals if total is not None), None)
@@ -208,7 +208,7 @@ class Betrace:
 
         def detected() -> int:
             for rule in RULES:
-                # A rule that is through is not asked again.
+                # A rule whose violations are all found is not queried again.
                 if len(found.get(rule, ())) < max(sent.violations[rule], 1):
                     found[rule] = self._of_run(rule, sent)
             return sum(map(len, found.values()))
@@ -220,23 +220,23 @@ class Betrace:
         stage.lost = max(0, (stage.expected or 0) - seen.count)
 
     def _of_run(self, rule: str, sent: Sent) -> set[bytes]:
-        """The traces that break the rule by BeTrace's word, of those that do so in this run."""
+        """The traces that BeTrace reports for the rule, of those that break it in this run."""
         traces = self._traces(rule, sent)
         if sent.violating is None:
             return traces
         others = len(traces - sent.violating[rule])
         if others:
-            note = f"{rule}: {others:,} other traces are reported, which this run did not send so"
+            note = f"{rule}: {others:,} traces are reported that do not violate it in this run"
             notes = [n for n in self.verification.notes if not n.startswith(f"{rule}: ")]
             self.verification.notes = [*notes, note]
         return traces & sent.violating[rule]
 
     def _traces(self, rule: str, sent: Sent) -> set[bytes]:
-        limit = max(LEAST_LIMIT, 3 * sent.violations[rule])
+        limit = max(MIN_LIMIT, 3 * sent.violations[rule])
         while True:
             query = {
                 "rule_id": rule,
-                # Clocks differ; what is of another run is told by its traces.
+                # Clocks differ; other runs are told apart by their trace IDs.
                 "start_time": _rfc3339(sent.started_s - 60),
                 "end_time": _rfc3339(sent.ended_s + 3600),
                 "limit": limit,
@@ -244,17 +244,19 @@ class Betrace:
             answer = self._ask_violations(query, sent)
             listed = answer.get("violations") if isinstance(answer, dict) else answer
             if listed is None:
-                listed = []  # protobuf's JSON leaves an empty list out
+                listed = []  # protobuf's JSON omits empty lists
             if not isinstance(listed, list):
-                raise AskFailed(f"GET {self._client.base.url}/v1/violations: no list of violations")
-            if len(listed) < limit or limit >= MOST_LIMIT:
+                raise RequestFailed(
+                    f"GET {self._client.base.url}/v1/violations: no list of violations"
+                )
+            if len(listed) < limit or limit >= MAX_LIMIT:
                 return _trace_ids(listed)
-            limit = min(4 * limit, MOST_LIMIT)
+            limit = min(4 * limit, MAX_LIMIT)
 
     def _ask_violations(self, query: dict[str, Any], sent: Sent) -> Any:
         try:
             return self._client.get_json("/v1/violations", query)
-        except AskFailed as error:
+        except RequestFailed as error:
             if error.status != 400:
                 raise
         seconds = {
@@ -263,10 +265,10 @@ class Betrace:
         }
         return self._client.get_json("/v1/violations", {**query, **seconds})
 
-    # ---- why not more ----
+    # ---- why violations are missing ----
 
     def _diagnose(self, sent: Sent, flow: Flow, stage: FunnelStage) -> str:
-        """Why violations are missing, by what it says itself; "" where none are."""
+        """The reason that violations are missing, by BeTrace's own figures; "" if none are."""
         if not stage.lost:
             return ""
         if problem := rules_problem(self._list_rules()):
@@ -282,22 +284,22 @@ class Betrace:
         return f"not reported within the time waited ({self.verification.time_to_visible_s} s)"
 
     def _too_few(self, flow: Flow) -> str:
-        """Whether its counter of spans, where it has one, says that it got too few."""
+        """The reason "too few spans", by its counter of spans; "" if it has none or saw enough."""
         ingested = self._ingested() if self._metrics else None
         if ingested is None or ingested >= flow.low:
             return ""
         if ingested == 0:
-            return "nothing ingested: does what is sent come to BeTrace?"
+            return "nothing ingested: are the spans forwarded to BeTrace?"
         return f"only {ingested:,} of {flow.low:,} spans ingested"
 
     def _unmatched(self, sent: Sent) -> list[str]:
-        """The rules that should have been broken and of which nothing at all was found."""
+        """The rules with violations sent and none at all found."""
         assert self.detected is not None
         return [rule for rule in RULES if sent.violations[rule] and not self.detected[rule]]
 
 
 def rules_problem(rules: dict[str, bool]) -> str:
-    """What is wrong with the rules that are there, if anything is."""
+    """The problem with the rules that BeTrace lists; "" if there is none."""
     missing = [name for name in RULES if name not in rules]
     disabled = [name for name in RULES if rules.get(name) is False]
     if missing:
@@ -306,7 +308,7 @@ def rules_problem(rules: dict[str, bool]) -> str:
 
 
 def _trace_ids(listed: list[Any]) -> set[bytes]:
-    """The distinct traces of a list of violations, in either style of keys."""
+    """The distinct trace IDs in a list of violations, keys in camelCase or snake_case."""
     found = set()
     for item in listed:
         if not isinstance(item, dict):

@@ -1,8 +1,8 @@
-"""A small HTTP client for strangers' answers: bounded in bytes, and in time, however slow they are.
+"""A small HTTP client for untrusted answers: bounded in bytes and in time.
 
-Follows no redirects, uses no proxy, and keeps no connection: it asks seldom. The deadline is the
-whole request's, from the connection to the last byte: every read waits only as long as is left,
-which neither http.client's timeout (each read's) nor a client built on it would see to.
+It follows no redirects, uses no proxy and keeps no connection alive. Its deadline covers the whole
+request, from connecting to the last byte: each read waits only for the time that remains.
+http.client's timeout, and that of any client built on it, applies to each read alone.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from blaster.transport.headers import hide
 from blaster.units import quoted
 
 TIMEOUT_S = 5.0
-MOST_BYTES = 64 << 20
-MOST_SAID = 200
+MAX_BYTES = 64 << 20
+MAX_EXCERPT = 200
 
 
-class AskFailed(BlasterError):
-    """No usable answer; the text says what was asked and what came instead. ``status``: the HTTP
-    status, 0 where none came."""
+class RequestFailed(BlasterError):
+    """No usable answer; the text names the request and what came instead. ``status``: the HTTP
+    status, 0 if none came."""
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
@@ -39,7 +39,7 @@ class AskFailed(BlasterError):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The beginning of a system's URLs: scheme, host, port and a path that may be empty."""
+    """The base of a system's URLs: scheme, host, port and a path that may be empty."""
 
     url: str
     host: str
@@ -49,7 +49,7 @@ class Base:
 
 
 def parse_base(option: str, url: str, default_port: int) -> Base:
-    """The base of an http:// or https:// URL. UsageError for what is none."""
+    """Return the base of an http:// or https:// URL. UsageError for anything else."""
     wanted = f"{option} {quoted(url)}: must be http://HOST:PORT, a path may follow"
     text = url if "://" in url else f"http://{url}"
     try:
@@ -70,35 +70,37 @@ def parse_base(option: str, url: str, default_port: int) -> Base:
 
 @dataclass(slots=True)
 class Client:
-    """Asks one system. ``headers`` go with every request, such as a tenant's."""
+    """A client of one system. ``headers`` go with every request, such as a tenant's."""
 
     base: Base
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = TIMEOUT_S
-    most_bytes: int = MOST_BYTES
+    max_bytes: int = MAX_BYTES
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> bytes:
-        """The body of a 200. AskFailed else."""
+        """Return the body of a 200. RequestFailed otherwise."""
         status, body = self.request("GET", path, query)
         if status != 200:
-            raise AskFailed(f"{self._said('GET', path)}: {status} {self._shown(body)}", status)
+            raise RequestFailed(
+                f"{self._request_line('GET', path)}: {status} {self._excerpt(body)}", status
+            )
         return body
 
     def get_json(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """The JSON of a 200. AskFailed else, and for what is no JSON."""
+        """Return the JSON of a 200. RequestFailed otherwise, and if it is not JSON."""
         body = self.get(path, query)
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
-            raise AskFailed(
-                f"{self._said('GET', path)}: no JSON: {self._shown(body)}", 200
+            raise RequestFailed(
+                f"{self._request_line('GET', path)}: no JSON: {self._excerpt(body)}", 200
             ) from None
 
     def request(
         self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None
     ) -> tuple[int, bytes]:
-        """Status and body, of any status; ``body`` goes as JSON. AskFailed where none came whole
-        within the deadline, or it was too long."""
+        """Return status and body, whatever the status; ``body`` is sent as JSON. RequestFailed if
+        no whole answer came by the deadline, or it was too long."""
         target = self.base.path + path + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {
@@ -115,39 +117,43 @@ class Client:
         try:
             connection.request(method, target, data, headers)
             response = connection.getresponse()
-            answer = response.read(self.most_bytes + 1)
+            answer = response.read(self.max_bytes + 1)
             if response.length:  # Content-Length promised more
-                raise AskFailed(f"{self._said(method, path)}: the answer was cut short")
+                raise RequestFailed(f"{self._request_line(method, path)}: the answer was cut short")
         except TimeoutError:
-            raise AskFailed(
-                f"{self._said(method, path)}: no whole answer within {self.timeout_s:g} s"
+            raise RequestFailed(
+                f"{self._request_line(method, path)}: no whole answer within {self.timeout_s:g} s"
             ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise AskFailed(f"{self._said(method, path)}: {self._shown(why.encode())}") from None
+            raise RequestFailed(
+                f"{self._request_line(method, path)}: {self._excerpt(why.encode())}"
+            ) from None
         finally:
             connection.close()
-        if len(answer) > self.most_bytes:
-            raise AskFailed(f"{self._said(method, path)}: more than {self.most_bytes:,} bytes")
+        if len(answer) > self.max_bytes:
+            raise RequestFailed(
+                f"{self._request_line(method, path)}: more than {self.max_bytes:,} bytes"
+            )
         return response.status, answer
 
-    def _shown(self, body: bytes) -> str:
+    def _excerpt(self, body: bytes) -> str:
         """The beginning of an answer, without our headers' values, which it may repeat."""
-        return hide(said(body), tuple(self.headers.items()))
+        return hide(excerpt(body), tuple(self.headers.items()))
 
-    def _said(self, method: str, path: str) -> str:
+    def _request_line(self, method: str, path: str) -> str:
         return f"{method} {self.base.url}{path}"
 
 
-def said(body: bytes) -> str:
-    """The beginning of what was answered, as one printable line."""
-    text = " ".join(body[: 4 * MOST_SAID].decode(errors="replace").split())
+def excerpt(body: bytes) -> str:
+    """The beginning of an answer, as one printable line."""
+    text = " ".join(body[: 4 * MAX_EXCERPT].decode(errors="replace").split())
     text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= MOST_SAID else text[:MOST_SAID] + "…"
+    return text if len(text) <= MAX_EXCERPT else text[:MAX_EXCERPT] + "…"
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection all of whose waits end at ``until`` (of time.monotonic())."""
+    """A connection whose every wait ends at ``until`` (of time.monotonic())."""
 
     def __init__(self, base: Base, until: float) -> None:
         super().__init__(base.host, base.port)
@@ -157,10 +163,10 @@ class _Connection(http.client.HTTPConnection):
         plain = socket.create_connection((self.host, self.port), _left(self._until))
         if self._base.tls:
             context = ssl.create_default_context()
-            context.sslsocket_class = _TimedTls
+            context.sslsocket_class = _DeadlineTlsSocket
             sock: Any = context.wrap_socket(plain, server_hostname=self.host)
         else:
-            sock = _Timed(fileno=plain.detach())
+            sock = _DeadlineSocket(fileno=plain.detach())
         sock.until = self._until
         sock.settimeout(_left(self._until))
         self.sock = sock
@@ -173,7 +179,7 @@ def _left(until: float) -> float:
     return left
 
 
-class _Timed(socket.socket):
+class _DeadlineSocket(socket.socket):
     until = 0.0
 
     def recv_into(self, *arguments: Any) -> int:
@@ -181,7 +187,7 @@ class _Timed(socket.socket):
         return super().recv_into(*arguments)
 
 
-class _TimedTls(ssl.SSLSocket):
+class _DeadlineTlsSocket(ssl.SSLSocket):
     until = 0.0
 
     def recv_into(self, *arguments: Any) -> int:

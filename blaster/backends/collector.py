@@ -1,12 +1,12 @@
 """A Collector, or Alloy: its own counters of spans received, refused, exported and lost.
 
-Names come with or without ``_total`` and the prefix ``otelcol_``. Counters are compared with what
-they were before the run, so another sender at the same Collector shows as more than was sent.
+Metric names may have the suffix ``_total`` and the prefix ``otelcol_``. Counters are compared with
+their values before the run, so another sender at the same Collector shows as a surplus.
 """
 
 from __future__ import annotations
 
-from blaster.backends.client import AskFailed, Client
+from blaster.backends.client import Client, RequestFailed
 from blaster.backends.findings import Flow, FunnelStage, Sent, Verification
 from blaster.backends.metrics import Growth, Page, counters, read
 from blaster.backends.waiting import Wait
@@ -27,7 +27,7 @@ SPENT = ("otelcol_process_cpu_seconds",)
 
 
 class Collector:
-    """A Backend whose /metrics are read before and after the run."""
+    """The Backend for a Collector, whose /metrics are read before and after the run."""
 
     def __init__(self, client: Client) -> None:
         self._growth = Growth(lambda: read(client, _path(client)))
@@ -38,7 +38,7 @@ class Collector:
         try:
             self._growth.begin()
             self._ready = True
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(str(error))
 
     def verify(self, sent: Sent, flow: Flow, wait: Wait) -> None:
@@ -52,23 +52,23 @@ class Collector:
                 **counters(page, (*GROWING, *SPENT)),
                 **counters(self._growth.page, STANDING),
             }
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(str(error))
             flow.stages.append(FunnelStage("exported by the collector", None, None, str(error)))
 
     def close(self) -> None:
-        """Nothing was made."""
+        """Nothing to undo."""
 
     def _verify(self, sent: Sent, flow: Flow, wait: Wait) -> None:
         seen = wait.until(lambda: int(self._growth.look().total(ACCEPTED) or 0), flow.low)
         if self._growth.page.total(ACCEPTED) is None and flow.low:
             self.verification.problems.append(f"its metrics have no {ACCEPTED}")
         refused = int(self._growth.look().total(REFUSED) or 0)
-        why = f"{refused:,} refused by its receiver" if refused else "it does not count them"
+        why = f"{refused:,} refused by its receiver" if refused else "not in its counters"
         flow.stage("received by the collector", seen.count, why)
         if seen.count > flow.high:
             self.verification.notes.append(
-                f"{seen.count - flow.high:,} spans more than this run sent: others send, too"
+                f"{seen.count - flow.high:,} spans more than this run sent: there is another sender"
             )
         flow.passes(min(seen.count, flow.high))
         if sent.kept is not None:
@@ -78,8 +78,8 @@ class Collector:
             self._exported(flow, wait, flow.low)
 
     def _exported(self, flow: Flow, wait: Wait, expected: int) -> None:
-        """Each exporter is a stage of its own, and the next stage sees what the least of them sent;
-        ``expected`` is what a sampler should let through on average."""
+        """Add a stage for each exporter; the next stage expects what the slowest of them sent.
+        ``expected``: the spans that a sampler should keep on average."""
 
         def least_sent() -> int:
             return int(min(self._growth.look().by_label(EXPORTED, "exporter").values(), default=0))
@@ -109,7 +109,7 @@ class Collector:
         flow.passes(least)
 
     def _why(self, page: Page, exporter: str) -> str:
-        """Where the spans are that the exporter did not send, as far as the counters tell."""
+        """Where the spans are that the exporter did not send, according to the counters."""
         reasons = []
         for name, what in (
             (ENQUEUE_FAILED, "found its queue full"),
@@ -125,9 +125,9 @@ class Collector:
             reasons.append(f"{early:,} traces left the tail sampler's memory before their decision")
         if waiting := int(self._growth.page.by_label(QUEUE_SIZE, "exporter").get(exporter, 0)):
             reasons.append(f"{waiting:,} still in its queue")
-        return ", ".join(reasons) or "it does not say why"
+        return ", ".join(reasons) or "its counters do not say why"
 
 
 def _path(client: Client) -> str:
-    """Its metrics' path, which the URL may end with already."""
+    """The path of its metrics, unless the URL ends with it already."""
     return "" if client.base.path.endswith("/metrics") else "/metrics"

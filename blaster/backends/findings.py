@@ -1,4 +1,4 @@
-"""What the backends are told of a run, and what they say: the parts of results.json they fill."""
+"""A run as backends see it, and their findings: the parts of results.json that they fill."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from blaster.payload.span import Span
 
 
 class FunnelStage(msgspec.Struct):
-    """How much of what was sent a stage of the way has seen. ``spans`` counts ``unit`` (spans,
-    traces or violations). ``expected``: what the stage before leads to expect; ``lost``: how much
-    of that is missing. None where nobody says."""
+    """How much of the load one stage of the pipeline has seen. ``spans`` counts ``unit`` (spans,
+    traces or violations). ``expected``: by what the stage before passed on; ``lost``: how much of
+    that is missing. None: not known."""
 
     stage: str
     spans: int | None
@@ -25,7 +25,7 @@ class FunnelStage(msgspec.Struct):
 
 
 class ReadBack(msgspec.Struct):
-    """Traces that were fetched by their IDs and compared with what was sent, span by span."""
+    """Traces fetched by ID and compared with those sent, span by span."""
 
     traces: int
     found: int
@@ -36,8 +36,8 @@ class ReadBack(msgspec.Struct):
 
 
 class Verification(msgspec.Struct):
-    """What one backend said. ``problems`` fail the run. ``counters``: how much its own counters
-    grew. ``time_to_visible_s``: from the last span's acceptance until the count stood still."""
+    """One backend's findings. ``problems`` fail the run. ``counters``: the growth of its own
+    counters. ``time_to_visible_s``: from the last span's acceptance until the count stood still."""
 
     backend: str
     url: str
@@ -49,22 +49,22 @@ class Verification(msgspec.Struct):
     problems: list[str] = msgspec.field(default_factory=list)
     notes: list[str] = msgspec.field(default_factory=list)
 
-    def said(self) -> list[str]:
-        """What there is to say beside the figures, a line each."""
+    def summary_lines(self) -> list[str]:
+        """Lines to show beside the figures."""
         parts = []
         if self.dialect is not None:
             parts.append(f"{len(self.rules)} rules, the load test's in the {self.dialect} dialect")
         if self.time_to_visible_s is not None:
             parts.append(f"all that it shows was visible after {self.time_to_visible_s:g} s")
-        told = [f"{self.backend} {self.url}: {'; '.join(parts)}"] if parts else []
-        return told + [f"{self.backend}: {note}" for note in self.notes]
+        lines = [f"{self.backend} {self.url}: {'; '.join(parts)}"] if parts else []
+        return lines + [f"{self.backend}: {note}" for note in self.notes]
 
 
 @dataclass(frozen=True, slots=True)
 class SentTrace:
-    """A trace that was sent and accepted: its ID, and its spans by their IDs.
+    """A trace that was sent and accepted: its ID, and its spans by ID.
 
-    ``whole``: it may hold no others. Else it was sent in parts, and only these were accepted.
+    ``whole``: these are all of its spans. Else it was sent in parts, of which these were accepted.
     """
 
     trace_id: bytes
@@ -74,12 +74,12 @@ class SentTrace:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a run sent. Times in seconds since 1970.
+    """The spans of a run, for backends to look up. Times in seconds since 1970.
 
     ``violating``: by rule, the IDs of the traces with a span that breaks it (None: too many to
-    name), and ``violations`` how many they are. ``services``: the names of all services.
-    ``kept``: of ``accepted``, how many spans a tail sampler should let through: least, expected,
-    most; None where there is none.
+    name), and ``violations`` their number. ``services``: the names of all services. ``kept``: of
+    ``accepted``, the spans that a tail sampler should keep: least, expected, most; None without a
+    sampler.
     """
 
     accepted: int
@@ -95,9 +95,10 @@ class Sent:
 
 @dataclass(slots=True)
 class Flow:
-    """How far the spans have come: what the next stage should see, and how sure that is.
+    """The spans' way through the pipeline: how many the next stage should see, from ``low`` to
+    ``high``.
 
-    ``low`` and ``high`` differ where requests went unanswered or a sampler decides.
+    The two differ if requests went unanswered or a sampler decides.
     """
 
     low: int
@@ -106,28 +107,28 @@ class Flow:
     forwarded: bool = True  # False: a collector exported nothing at all
 
     def stage(self, name: str, count: int | None, reason: str = "") -> FunnelStage:
-        """Adds a stage that counts spans and is to see what the one before let through."""
+        """Add a stage that counts spans and should see all that the one before passed on."""
         lost = None if count is None else max(0, self.low - count)
         stage = FunnelStage(name, count, lost, reason if lost else "", "spans", self.low)
         self.stages.append(stage)
         return stage
 
     def passes(self, count: int) -> None:
-        """What comes after is to see so many."""
+        """Expect ``count`` spans at the next stage."""
         self.low = self.high = count
 
 
 class Backend(Protocol):
-    """An adapter to what a real system says of itself."""
+    """An adapter to a real system, by what that reports of itself."""
 
     verification: Verification
 
     def prepare(self, wait: Wait) -> None:
-        """Before the run: what is needed to judge it afterwards. What goes wrong is noted as a
-        problem, not raised."""
+        """Prepare, before the run, to judge it afterwards. Failures become problems; nothing is
+        raised."""
 
     def verify(self, sent: Sent, flow: Flow, wait: Wait) -> None:
-        """After the run: asks, waits for what comes late, and adds its stages to the flow."""
+        """Query the system after the run, wait for late spans, and add its stages to the flow."""
 
     def close(self) -> None:
-        """Undoes what ``prepare`` did. Always called; never raises."""
+        """Undo ``prepare``. Always called; never raises."""

@@ -1,4 +1,4 @@
-"""Jaeger v2: traces by their IDs, and the services that it knows.
+"""Jaeger v2: traces by ID, and the services that it knows.
 
 API: /api/v3 (jaeger-idl, query_service.proto), over HTTP as JSON. Its own counters are those of a
 Collector, usually at port 8888: ``--verify collector=`` reads them.
@@ -6,7 +6,7 @@ Collector, usually at port 8888: ``--verify collector=`` reads them.
 
 from __future__ import annotations
 
-from blaster.backends.client import AskFailed, Client
+from blaster.backends.client import Client, RequestFailed
 from blaster.backends.findings import Flow, FunnelStage, Sent, Verification
 from blaster.backends.otlp import spans_in
 from blaster.backends.readback import read_back
@@ -17,7 +17,7 @@ READY_S = 20.0
 
 
 class Jaeger:
-    """A Backend."""
+    """The Backend for Jaeger."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -25,15 +25,15 @@ class Jaeger:
         self.verification = Verification("jaeger", client.base.url)
 
     def prepare(self, wait: Wait) -> None:
-        patience = Wait(min(READY_S, wait.limit_s), wait.stopped)
+        ready_wait = Wait(min(READY_S, wait.limit_s), wait.stopped)
         try:
-            patience.until(lambda: len(self._services()) + 1, 1)
+            ready_wait.until(lambda: len(self._services()) + 1, 1)
             self._ready = True
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(f"not ready: {error}")
 
     def close(self) -> None:
-        """Nothing was made."""
+        """Nothing to undo."""
 
     def _services(self) -> list[str]:
         answer = self._client.get_json("/api/v3/services")
@@ -54,14 +54,14 @@ class Jaeger:
     def _missing_services(self, sent: Sent) -> str:
         try:
             missing = sorted(set(sent.services) - set(self._services()))
-        except AskFailed:
+        except RequestFailed:
             return ""
         return f"; it knows no service {', '.join(missing)}" if missing else ""
 
     def _fetch(self, trace_id: bytes) -> list[Span]:
         try:
             return spans_in(self._client.get_json(f"/api/v3/traces/{trace_id.hex()}"))
-        except AskFailed as error:
+        except RequestFailed as error:
             if error.status == 404:
                 return []
             raise

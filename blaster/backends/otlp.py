@@ -1,8 +1,7 @@
-"""Reads traces as stores give them back: OTLP JSON, by a reader that forgives.
+"""Traces as stores return them: OTLP JSON, read leniently.
 
-IDs are hex or base64 (protobuf's own JSON), numbers are numbers or text, keys camelCase or
-snake_case, older names (batches, instrumentationLibrarySpans) count, and what is of the wrong kind
-is left out.
+IDs may be hex or base64 (protobuf's own JSON), numbers may be text, keys camelCase or snake_case;
+older names (batches, instrumentationLibrarySpans) are known; values of the wrong type are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _STATUS = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 
 
 def spans_in(answer: Any) -> list[Span]:
-    """The spans in an answer, under whatever of trace, result and batches they stand."""
+    """Return the spans in an answer, which may be wrapped in trace, result or batches."""
     spans = []
     for item in _span_items(answer):
         span_id = id_of(_get(item, "spanId"), 8)
@@ -44,9 +43,9 @@ def spans_in(answer: Any) -> list[Span]:
 
 
 def id_of(value: Any, size: int) -> bytes | None:
-    """An ID of so many bytes, in hex (leading zeros may be missing) or in base64; None for what is
-    neither. Of 24 characters, or 12, it is base64: hex has 32, or 16, or fewer without its zeros,
-    which no one writes in half."""
+    """Return an ID of ``size`` bytes from hex (leading zeros may be missing) or base64; None if it
+    is neither. 24 or 12 characters are base64: hex has 32 or 16, and writers that strip zeros
+    rarely strip that many."""
     if not isinstance(value, str) or not value:
         return None
     try:

@@ -1,8 +1,8 @@
 """Tail-sampling policies, as their owner states them: "keep errors, keep > 1000 ms, else 10 %".
 
-What a sampler should let through of a run is known trace by trace but for the share, of which
-traces are taken at random: their spans' number then has a mean and a variance, and lies within an
-interval with 99.9 % confidence (normal approximation, exact where nothing is left to chance).
+Which traces a sampler should keep is certain, except for a share of the rest, which it keeps at
+random. The number of spans kept then has a mean and a variance, and an interval with 99.9 %
+confidence (normal approximation; exact if nothing is left to chance).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _WANTED = (
 
 @dataclass(frozen=True, slots=True)
 class SamplingPolicy:
-    """``errors``: traces with a span in error are kept; ``longer_ns``: so are those that took
-    longer (None: none for that); ``share``: of the others, by chance."""
+    """A policy. ``errors``: keep traces with a span in error; ``longer_ns``: keep those that took
+    longer (None: no such rule); ``share``: of the others, kept at random."""
 
     errors: bool = False
     longer_ns: int | None = None
@@ -42,8 +42,8 @@ class SamplingPolicy:
         failed: npt.NDArray[np.bool_],
         took_ns: npt.NDArray[np.int64],
     ) -> tuple[int, int, int]:
-        """The least, the expected and the most spans that are kept, of ``traces[i]`` traces that
-        each have ``spans[i]`` spans, are in error or not, and took so long."""
+        """The least, expected and greatest number of spans kept of ``traces[i]`` traces, each of
+        ``spans[i]`` spans, in error if ``failed[i]``, and ``took_ns[i]`` long (all of shape n)."""
         kept = np.zeros(len(traces), np.bool_)
         if self.errors:
             kept |= failed
@@ -60,7 +60,7 @@ class SamplingPolicy:
 
 
 def parse_policy(text: str) -> SamplingPolicy:
-    """The policy that a text states. ValueError says what would be right."""
+    """Parse a policy. The ValueError says what would be right."""
     if len(text) > _LONGEST:
         raise ValueError(_WANTED)
     errors, longer, share = False, None, 0.0

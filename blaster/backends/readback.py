@@ -1,26 +1,26 @@
-"""Sampled read-back: traces of the run are fetched by their IDs and compared span by span."""
+"""Sampled read-back: traces of the run are fetched by ID and compared span by span."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from blaster.backends.client import AskFailed
+from blaster.backends.client import RequestFailed
 from blaster.backends.findings import FunnelStage, ReadBack, Sent, SentTrace, Verification
 from blaster.backends.waiting import Wait
 from blaster.payload.span import Span
 
-MOST_TOLD = 10
+MAX_DIFFERENCES = 10
 
 Fetch = Callable[[bytes], list[Span]]
-"""The spans of the trace with this ID; none where it is not there. Raises AskFailed."""
+"""Returns the spans of the trace with this ID; none if it is not found. Raises RequestFailed."""
 
 
 def read_back(
     name: str, fetch: Fetch, sent: Sent, wait: Wait, verification: Verification
 ) -> FunnelStage | None:
-    """Fetches the sample until all of it is there or the wait is over; None without a sample.
+    """Fetch the sample until it is complete or the wait is over; None without a sample.
 
-    Fills ``verification.read_back`` and the time until the last trace was seen.
+    Fills in ``verification.read_back``, and ``time_to_visible_s`` if it is not known yet.
     """
     if not sent.sample:
         return None
@@ -46,7 +46,7 @@ def read_back(
     stage = FunnelStage(f"found in {name}", None, None, "", "traces", len(sent.sample))
     try:
         seen = wait.until(look, wanted)
-    except AskFailed as error:
+    except RequestFailed as error:
         verification.problems.append(str(error))
         stage.reason = str(error)
         return stage
@@ -64,7 +64,7 @@ def read_back(
         complete=len(complete),
         spans=wanted,
         spans_found=seen.count,
-        differences=differences[:MOST_TOLD],
+        differences=differences[:MAX_DIFFERENCES],
     )
     stage.spans = len(complete)
     stage.lost = len(sent.sample) - len(complete)
@@ -80,14 +80,14 @@ def read_back(
 
 
 def compared(trace: SentTrace, found: list[Span]) -> list[str]:
-    """How the spans differ from those that were sent, a line each. An attribute more is none, since
-    stores add their own; a span more is one, where all spans of the trace are known."""
+    """The differences from the spans that were sent, a line each. Additional attributes are not
+    counted, since stores add their own; additional spans are, if all of the trace's are known."""
     lines = []
     seen: dict[bytes, Span] = {}
     for span in found:
         where = f"trace {trace.trace_id.hex()} span {span.span_id.hex()}"
         if span.span_id in seen:
-            lines.append(f"{where}: is there twice")
+            lines.append(f"{where}: is stored twice")
             continue
         seen[span.span_id] = span
         wanted = trace.spans.get(span.span_id)

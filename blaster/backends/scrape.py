@@ -1,7 +1,7 @@
-"""--scrape and --alerts: any Prometheus endpoint before, during and after a run, and what fired.
+"""--scrape and --alerts: metrics and alerts of Prometheus endpoints before, during and after a run.
 
-What is chosen is summed over labels. The series is read by a thread of its own, begun once the
-workers have been forked, so that a slow page delays nothing.
+Metrics are summed over their labels. A thread, started once the workers have been forked, takes the
+series, so that a slow page delays nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from blaster.backends.client import AskFailed, Base, Client, parse_base
+from blaster.backends.client import Base, Client, RequestFailed, parse_base
 from blaster.backends.metrics import Page, read
 from blaster.errors import UsageError
 from blaster.units import quoted
@@ -29,26 +29,26 @@ DEFAULT_METRICS = (
     "tempo_*_spans*",
     "betrace_*",
 )
-"""What is chosen unless the user says."""
+"""The default selection of metrics."""
 
 PERIOD_S = 1.0
-MOST_POINTS = 3600
-MOST_METRICS = 500
-MOST_SAID = 5
+MAX_POINTS = 3600
+MAX_METRICS = 500
+MAX_PROBLEMS = 5
 
 PROMETHEUS_PORT = 9090
 
 
 class ScrapePoint(msgspec.Struct):
-    """What the chosen metrics were ``t`` seconds after the run's start."""
+    """The selected metrics ``t`` seconds after the run's start."""
 
     t: float
     values: dict[str, float]
 
 
 class Scraped(msgspec.Struct):
-    """One endpoint's chosen metrics: before the run, after it, by how much they grew, and a series
-    of at most some thousands of points. ``problems`` fail the run: it was asked for."""
+    """One endpoint's selected metrics: before the run, after it, their growth, and a series of at
+    most MAX_POINTS. ``problems`` fail the run, since the metrics were asked for."""
 
     url: str
     before: dict[str, float]
@@ -59,7 +59,7 @@ class Scraped(msgspec.Struct):
 
 
 class Alert(msgspec.Struct):
-    """An alert that fired during the run. ``before``: it did so already when the run began."""
+    """An alert that fired during the run. ``before``: it was firing when the run began."""
 
     name: str
     severity: str
@@ -68,7 +68,7 @@ class Alert(msgspec.Struct):
 
 
 class Alerts(msgspec.Struct):
-    """What a Prometheus says of its alerts: ``fired`` counts those that came during the run."""
+    """The alerts of one Prometheus; ``fired`` counts those that began during the run."""
 
     url: str
     fired: int
@@ -77,10 +77,10 @@ class Alerts(msgspec.Struct):
 
 
 class Observer:
-    """Looks at the endpoints before, during and after a run. Raises UsageError for what is no URL.
+    """Reads the endpoints before, during and after a run. Raises UsageError for an invalid URL.
 
-    ``begin`` before the workers are forked, ``tick`` once they are (as often as one likes), ``end``
-    when they are through.
+    Call ``begin`` before the workers are forked, ``tick`` once they are (any number of times), and
+    ``end`` when they have ended.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Observer:
     ) -> None:
         pages = [_split(parse_base("--scrape", url, 80)) for url in scrapes]
         self._pages = [
-            _Watched(Client(base, headers or {}), path, metrics or DEFAULT_METRICS)
+            _ScrapedPage(Client(base, headers or {}), path, metrics or DEFAULT_METRICS)
             for base, path in pages
         ]
         self._alerts = [
@@ -103,14 +103,14 @@ class Observer:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """The first look. What is missing now is a problem, and keeps no run from going."""
+        """Take the first reading. Anything missing is noted as a problem; the run goes on."""
         for page in self._pages:
             page.begin()
         for alerts in self._alerts:
             alerts.begin()
 
     def tick(self) -> None:
-        """Sees to it that the series is taken from now on."""
+        """Start taking the series, if that has not begun."""
         if self._thread is None and (self._pages or self._alerts):
             self._thread = threading.Thread(target=self._follow, name="scrape", daemon=True)
             self._thread.start()
@@ -123,20 +123,20 @@ class Observer:
                 alerts.look()
 
     def end(self, started_s: float) -> tuple[list[Scraped], list[Alerts]]:
-        """The last look, and all that was seen; ``started_s``: when the run began, since 1970."""
+        """Take the last reading; return everything. ``started_s``: the run's start, since 1970."""
         self.stop()
         scraped = [page.end(started_s) for page in self._pages]
         return scraped, [alerts.end() for alerts in self._alerts]
 
     def stop(self) -> None:
-        """Ends the thread. Once or more."""
+        """Stop the thread. May be called more than once."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
 
-class _Watched:
+class _ScrapedPage:
     """One page of metrics."""
 
     def __init__(self, client: Client, path: str, wanted: Sequence[str]) -> None:
@@ -148,9 +148,9 @@ class _Watched:
 
     def _read(self) -> dict[str, float] | None:
         try:
-            return chosen(read(self._client, self._path), self._wanted)
-        except AskFailed as error:
-            if str(error) not in self._problems and len(self._problems) < MOST_SAID:
+            return select_metrics(read(self._client, self._path), self._wanted)
+        except RequestFailed as error:
+            if str(error) not in self._problems and len(self._problems) < MAX_PROBLEMS:
                 self._problems.append(str(error))
             return None
 
@@ -164,14 +164,16 @@ class _Watched:
         values = self._read()
         if values is not None:
             self._series.append((time.time(), values))
-        if len(self._series) > MOST_POINTS:
+        if len(self._series) > MAX_POINTS:
             self._series = self._series[1::2]
             self._every *= 2
 
     def end(self, started_s: float) -> Scraped:
         after = self._read() or {}
         if not self._problems and not after:
-            self._problems.append(f"none of the metrics wanted is there: {', '.join(self._wanted)}")
+            self._problems.append(
+                f"none of the selected metrics is present: {', '.join(self._wanted)}"
+            )
         growth = {name: value - self._before.get(name, 0.0) for name, value in after.items()}
         return Scraped(
             url=self._client.base.url + self._path,
@@ -201,15 +203,15 @@ class _Alerts:
             self._seen.setdefault(key, alert)
 
     def _look(self) -> dict[str, Alert]:
-        """Those that fire now, by their labels."""
+        """The alerts that are firing now, by their labels."""
         try:
             answer = self._client.get_json("/api/v1/alerts")
-            return firing(answer)
-        except AskFailed as error:
+            return firing_alerts(answer)
+        except RequestFailed as error:
             problem = str(error)
         except ValueError as error:
             problem = f"GET {self._client.base.url}/api/v1/alerts: {error}"
-        if problem not in self._problems and len(self._problems) < MOST_SAID:
+        if problem not in self._problems and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(problem)
         return {}
 
@@ -220,8 +222,9 @@ class _Alerts:
         return Alerts(self._client.base.url, fired, alerts, self._problems)
 
 
-def firing(answer: Any) -> dict[str, Alert]:
-    """The alerts that fire, in an answer of Prometheus' /api/v1/alerts. ValueError for another."""
+def firing_alerts(answer: Any) -> dict[str, Alert]:
+    """The firing alerts in an answer of Prometheus' /api/v1/alerts, by their labels. ValueError for
+    any other answer."""
     data = answer.get("data") if isinstance(answer, dict) else None
     listed = data.get("alerts") if isinstance(data, dict) else None
     if not isinstance(listed, list):
@@ -242,18 +245,18 @@ def firing(answer: Any) -> dict[str, Alert]:
     return found
 
 
-def chosen(page: Page, wanted: Sequence[str]) -> dict[str, float]:
-    """The sums over their labels of the metrics whose names match; buckets are none."""
+def select_metrics(page: Page, wanted: Sequence[str]) -> dict[str, float]:
+    """Return the metrics whose names match a pattern, summed over labels; no histogram buckets."""
     names = [
         name
         for name in page.samples
         if not name.endswith("_bucket") and any(fnmatch.fnmatchcase(name, w) for w in wanted)
     ]
-    return {name: sum(page.samples[name].values()) for name in sorted(names)[:MOST_METRICS]}
+    return {name: sum(page.samples[name].values()) for name in sorted(names)[:MAX_METRICS]}
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """UsageError for what can be no metric's name, with * and ? for any."""
+    """Raise UsageError for a name that no metric can have; * and ? are wildcards."""
     for name in names:
         if not 0 < len(name) <= 200 or not all(
             c.isascii() and (c.isalnum() or c in "_:*?") for c in name
@@ -264,7 +267,7 @@ def check_metrics(names: Sequence[str]) -> None:
 
 
 def _split(base: Base) -> tuple[Base, str]:
-    """The base without its path, which is the page's; /metrics where the URL has none."""
+    """The base without its path, and the path of the page; /metrics if the URL has none."""
     path = base.path or "/metrics"
     url = base.url.removesuffix(base.path) if base.path else base.url
     return Base(url, base.host, base.port, "", base.tls), path

@@ -1,15 +1,15 @@
-"""Tempo: what its distributor received and discarded, what is stored, and traces by their IDs.
+"""Tempo: spans that its distributor received and discarded, spans stored, and traces by ID.
 
-API: grafana.com/docs/tempo/latest/api_docs. IDs within a trace are base64; /api/search leaves the
-leading zeros of a trace ID out and shows nothing of the last half minute or so; counts over time
-need its metrics-generator's local blocks, or say why not.
+API: grafana.com/docs/tempo/latest/api_docs. IDs within a trace are base64; /api/search strips the
+leading zeros of a trace ID and does not cover the last half minute or so; counts over time need
+the metrics-generator's local blocks, or the answer is an error that says so.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from blaster.backends.client import AskFailed, Client
+from blaster.backends.client import Client, RequestFailed
 from blaster.backends.findings import Flow, FunnelStage, Sent, Verification
 from blaster.backends.metrics import Growth, counters, read
 from blaster.backends.otlp import id_of, spans_in
@@ -25,7 +25,7 @@ COUNTERS = (RECEIVED, DISCARDED)
 
 
 class Tempo:
-    """A Backend."""
+    """The Backend for Tempo."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -34,25 +34,25 @@ class Tempo:
         self.verification = Verification("tempo", client.base.url)
 
     def prepare(self, wait: Wait) -> None:
-        patience = Wait(min(READY_S, wait.limit_s), wait.stopped)
+        ready_wait = Wait(min(READY_S, wait.limit_s), wait.stopped)
         try:
-            patience.until(self._look_ready, 1)
+            ready_wait.until(self._look_ready, 1)
             self._ready = True
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(f"not ready: {error}")
             return
         try:
             self._growth.begin()
             self._metrics = True
-        except AskFailed as error:
-            self.verification.notes.append(f"its counters are not to be had: {error}")
+        except RequestFailed as error:
+            self.verification.notes.append(f"its counters are not available: {error}")
 
     def _look_ready(self) -> int:
         self._client.get("/ready")
         return 1
 
     def close(self) -> None:
-        """Nothing was made."""
+        """Nothing to undo."""
 
     def verify(self, sent: Sent, flow: Flow, wait: Wait) -> None:
         if not self._ready:
@@ -63,28 +63,28 @@ class Tempo:
             if self._metrics:
                 lost = self._received(flow, wait)
             self._stored(sent, flow, wait, lost)
-        except AskFailed as error:
+        except RequestFailed as error:
             self.verification.problems.append(str(error))
         stage = read_back("Tempo", self._fetch, sent, wait, self.verification)
         if stage is not None:
             flow.stages.append(stage)
 
     def _received(self, flow: Flow, wait: Wait) -> str:
-        """Adds what its distributor received; returns what it discarded, by reason."""
+        """Add the stage of its distributor; return the spans that it discarded, by reason."""
         if self._growth.look().total(RECEIVED) is not None:
             seen = wait.until(lambda: int(self._growth.look().total(RECEIVED) or 0), flow.low)
-            flow.stage("received by Tempo", seen.count, "no more came to its distributor")
+            flow.stage("received by Tempo", seen.count, "its distributor received no more")
         grown = self._growth.look()
         self.verification.counters = counters(grown, COUNTERS)
         discarded = {r: int(n) for r, n in grown.by_label(DISCARDED, "reason").items() if n}
         return ", ".join(f"{n:,} discarded: {reason}" for reason, n in discarded.items())
 
     def _stored(self, sent: Sent, flow: Flow, wait: Wait, lost: str) -> None:
-        """The exact count of what is stored, where Tempo can say it."""
+        """Add the exact count of stored spans, if Tempo can give it."""
         try:
             seen = wait.until(lambda: self._count(sent), flow.low)
-        except AskFailed as error:
-            # Without local blocks it answers with an error, and that is no fault of it.
+        except RequestFailed as error:
+            # Without local blocks the answer is an error; that is not a fault.
             self.verification.notes.append(f"no counts of what is stored: {error}")
             if lost:
                 flow.stages.append(FunnelStage("stored in Tempo", None, None, lost))
@@ -107,17 +107,17 @@ class Tempo:
         return int(sum(value for value in values if isinstance(value, int | float)))
 
     def _fetch(self, trace_id: bytes) -> list[Span]:
-        """By the second version of the API, or where there is none by the first."""
+        """By version 2 of the API, or by version 1 where there is no other."""
         for path in ("/api/v2/traces/", "/api/traces/"):
             try:
                 return spans_in(self._client.get_json(path + trace_id.hex()))
-            except AskFailed as error:
-                if error.status != 404:  # which is also what is said of a trace that is not there
+            except RequestFailed as error:
+                if error.status != 404:  # also the answer for a trace that is not found
                     raise
         return []
 
     def verify_violations(self, sent: Sent, flow: Flow, wait: Wait) -> None:
-        """Whether the violations that BeTrace found have come here as spans."""
+        """Add a stage: the violations that BeTrace found and exported to Tempo as spans."""
         if sent.violating is None or not self._ready:
             return
         found: dict[str, set[bytes]] = {}
@@ -135,7 +135,7 @@ class Tempo:
             stage.lost = expected - stage.spans
             if stage.lost:
                 stage.reason = self._why_no_violations(stage.spans)
-        except AskFailed as error:
+        except RequestFailed as error:
             stage.reason = str(error)
             self.verification.problems.append(str(error))
         flow.stages.append(stage)
@@ -156,22 +156,22 @@ class Tempo:
     def _why_no_violations(self, found: int) -> str:
         try:
             self._look_ready()
-        except AskFailed:
+        except RequestFailed:
             return "Tempo is not ready"
         if found:
-            return "search shows nothing of the last half minute: wait longer (--verify-limit)"
+            return "its search does not cover the last half minute: wait longer (--verify-limit)"
         return (
-            "none at all: BeTrace's exporter endpoint leads elsewhere, or Tempo's retention is "
+            "none at all: BeTrace's exporter endpoint is another one, or Tempo's retention is "
             "shorter than the run, or its search does not show them yet"
         )
 
 
 def _trace_id(item: dict[str, Any]) -> bytes | None:
-    """Of a search's result: without leading zeros."""
+    """The trace ID of a search result, which has no leading zeros."""
     value = item.get("traceID", item.get("traceId"))
     return id_of(value.rjust(32, "0"), 16) if isinstance(value, str) else None
 
 
 def _window(sent: Sent) -> dict[str, int]:
-    """From before the first span's start, whose time a slow span moves back, to now and a bit."""
+    """The time window of queries: with room for slow spans, which start earlier, and for clocks."""
     return {"start": int(sent.started_s) - 60, "end": int(sent.ended_s) + 120}

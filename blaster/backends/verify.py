@@ -1,4 +1,4 @@
-"""--verify: which backends are asked, in which order, and what their answers come to."""
+"""--verify: the backends to query, their order, and their findings together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from blaster.units import quoted
 
 OPTION = "--verify"
 PORTS = {"collector": 8888, "tempo": 3200, "jaeger": 16686, "betrace": BETRACE_PORT}
-"""The backends, in the order in which spans come to them, and where they listen by default."""
+"""The backends in the order in which spans reach them, and their default ports."""
 
 _ADAPTERS: dict[str, Callable[[Client], Backend]] = {
     "collector": Collector,
@@ -35,8 +35,8 @@ DEFAULT_LIMIT_S = 60.0
 
 @dataclass(slots=True)
 class Answers:
-    """What all backends said. ``detects``: one of them judges spans, and ``detected`` are the
-    violating traces that it found, by rule (None: it did not say)."""
+    """The findings of all backends. ``detects``: one of them evaluates rules; ``detected``: the
+    violating traces that it found, by rule (None: not known)."""
 
     stages: list[FunnelStage] = field(default_factory=list)
     verifications: list[Verification] = field(default_factory=list)
@@ -45,10 +45,10 @@ class Answers:
 
 
 class Verifier:
-    """Prepares the backends, asks them after the run, and undoes what was prepared. A context
-    manager: whatever ends the run, what was made in the backends is removed.
+    """Prepares the backends, queries them after the run, and undoes the preparations. A context
+    manager: however the run ends, nothing is left behind in the backends.
 
-    Raises UsageError for what names no backend.
+    Raises UsageError for a target that names no backend.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Verifier:
         headers: Mapping[str, str] | None = None,
         betrace_url: str | None = None,
     ) -> None:
-        """``betrace_url``: where betrace without a URL is."""
+        """``betrace_url``: the URL of betrace if its target has none."""
         self._limit_s = limit_s
         self._backends: list[Backend] = []
         for name, base in parse_targets(targets):
@@ -72,22 +72,23 @@ class Verifier:
 
     @property
     def reads_back(self) -> bool:
-        """Whether any of them gives traces back."""
+        """Whether any of them can return traces."""
         return any(isinstance(backend, Tempo | Jaeger) for backend in self._backends)
 
     @property
     def detects(self) -> bool:
-        """Whether any of them judges spans."""
+        """Whether any of them evaluates rules."""
         return any(isinstance(backend, Betrace) for backend in self._backends)
 
     def prepare(self) -> None:
-        """Before the run; never raises for what a backend does."""
+        """Prepare the backends before the run. Never raises for a backend's failure."""
         wait = Wait(self._limit_s, lambda: False)
         for backend in self._backends:
             backend.prepare(wait)
 
     def ask(self, sent: Sent, accepted_at: float, stopped: Callable[[], bool]) -> Answers:
-        """After the run; ``accepted_at``: of time.monotonic(), when the last span was accepted."""
+        """Query the backends after the run. ``accepted_at``: when the last span was accepted, by
+        time.monotonic()."""
         wait = Wait(self._limit_s, stopped, accepted_at)
         flow = Flow(sent.accepted, sent.accepted + sent.unknown)
         answers = Answers()
@@ -104,7 +105,7 @@ class Verifier:
         return answers
 
     def close(self) -> None:
-        """Removes what was made in the backends."""
+        """Undo the preparations."""
         for backend in self._backends:
             backend.close()
 

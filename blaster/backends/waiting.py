@@ -1,4 +1,4 @@
-"""Waiting for what comes late: until it stands still, or the time is up; never one fixed sleep."""
+"""Waiting for counts that lag: until they stand still or a limit is reached; no fixed sleep."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
-"""Pauses grow from the one to the other: what comes at once is seen at once, and what takes long is
-not asked for more often than it bears."""
+"""Pauses between queries grow from the first to the longest: quick answers are seen quickly, and
+slow systems are not queried often."""
 
 QUIET_S = 5.0
-"""How long a count has to stand still to be believed, or a third of the limit if that is less."""
+"""How long a count has to stand still to be final, or a third of the limit if that is less."""
 
 _NAP_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a count came to, and how many seconds after the last span was accepted it first did."""
+    """A count, and how many seconds after the last span was accepted it was first reached."""
 
     count: int
     after_s: float
@@ -26,17 +26,17 @@ class Seen:
 
 @dataclass(slots=True)
 class Wait:
-    """``limit_s``: how long one count may be waited for; ``stopped`` cuts all waiting short.
-    ``accepted_at``: of time.monotonic(), when the last span was accepted."""
+    """How to wait. ``limit_s``: the longest wait for one count; ``stopped`` ends all waiting.
+    ``accepted_at``: when the last span was accepted, by time.monotonic()."""
 
     limit_s: float
     stopped: Callable[[], bool]
     accepted_at: float = 0.0
 
     def until(self, ask: Callable[[], int], wanted: int) -> Seen:
-        """Asks until the count is ``wanted`` or more, or has moved and then stood still, or the
-        limit is reached. What ``ask`` raises is passed on once the limit is reached; before, it is
-        asked again."""
+        """Call ``ask`` until the count is ``wanted`` or more, or has changed and then stood still,
+        or the limit is reached. An exception from ``ask`` leads to another call, and is raised once
+        the limit is reached."""
         begun = time.monotonic()
         end = begun + self.limit_s
         quiet = min(QUIET_S, self.limit_s / 3)
@@ -62,7 +62,7 @@ class Wait:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps, unless it is cut short."""
+        """Sleep for ``seconds``, or until ``stopped``."""
         end = time.monotonic() + seconds
         while not self.stopped() and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, _NAP_S))

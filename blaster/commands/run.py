@@ -271,14 +271,14 @@ def run(
 
     with (
         console.ProgressDisplay(quiet, keys=cluster is None) as display,
-        exporting.Exporting(metrics_port, otlp_metrics, quiet=quiet) as exported,
+        exporting.MetricsExporter(metrics_port, otlp_metrics, quiet=quiet) as exported,
         joined(cluster, hosts, on_host_lost) as members,
     ):
         results = load_test.run(
             options,
             signals,
-            exported.after(display.update),
-            exported.beside(display.begin),
+            exported.on_progress(display.update),
+            exported.on_begin(display.begin),
             on_checkpoint=checkpoint,
             on_latencies=latencies if hdr else None,
             cluster=members,

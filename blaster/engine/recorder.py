@@ -11,7 +11,7 @@ import numpy as np
 
 from blaster.engine.worker import TransportFactory
 from blaster.transport.base import OUTCOME, Int64, Transport
-from blaster.transport.forwarding import Forwarding
+from blaster.transport.wrapper import TransportWrapper
 
 Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
@@ -56,7 +56,7 @@ class Recorder:
         self._file.close()
 
 
-class _Recorded(Forwarding):
+class _Recorded(TransportWrapper):
     """A Transport that passes everything on, and writes the Outcomes down on their way."""
 
     def __init__(self, transport: Transport, file: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blaster.transport.base import Status, Transport
-from blaster.transport.forwarding import Forwarding
+from blaster.transport.wrapper import TransportWrapper
 
 DRAWN = np.dtype([("rank", np.float64), ("request", np.int64), ("scheduled", np.int64)])
 """A request that was drawn: its random number (1 or more: none yet), its number among the worker's,
@@ -47,7 +47,7 @@ class Sample:
         return [(worker, request, scheduled) for _, worker, request, scheduled in sorted(rows)]
 
 
-class _Sampled(Forwarding):
+class _Sampled(TransportWrapper):
     """A Transport that passes everything on, and draws from the answers on their way."""
 
     def __init__(

@@ -61,7 +61,7 @@ from blaster.errors import UsageError
 from blaster.payload.duration import MAX_NS, Duration
 from blaster.payload.shape import MAX_SPANS, Source
 from blaster.payload.violations import KINDS
-from blaster.scenario.loading import Float, Table, document, nearest, whole
+from blaster.scenario.toml_file import Float, Table, document, nearest, whole
 from blaster.units import parse_duration, quoted
 
 SPAN_KINDS = ("internal", "server", "client", "producer", "consumer")

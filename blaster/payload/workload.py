@@ -11,8 +11,8 @@ from blaster.payload import drawing, flat, topology
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Shape
 from blaster.payload.template import LAYOUTS, Encoding, Layout
-from blaster.scenario.loading import nearest, read
 from blaster.scenario.scenario import Workload
+from blaster.scenario.toml_file import nearest, read
 from blaster.units import quoted
 
 NAMES = ("flat", "web-shop", "deep", "wide", "llm-agent")

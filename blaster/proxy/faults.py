@@ -27,7 +27,7 @@ KINDS = {
 }
 """With an example of each."""
 
-MOST_S = 600.0
+MAX_S = 600.0
 FOREVER = float("inf")
 
 
@@ -100,6 +100,6 @@ def _share(text: str) -> float:
 
 def _seconds(text: str) -> float:
     seconds = parse_duration(text) / 1e9
-    if seconds > MOST_S:
-        raise ValueError(f"at most {MOST_S:g} s")
+    if seconds > MAX_S:
+        raise ValueError(f"at most {MAX_S:g} s")
     return seconds

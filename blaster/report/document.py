@@ -14,7 +14,7 @@ from blaster.errors import UsageError
 from blaster.units import format_bytes, quoted
 from blaster.verdict.capacity import Capacity
 
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 """Far more than any run writes."""
 
 # Terminals obey control characters: those of a file are shown instead.
@@ -41,10 +41,10 @@ def read(path: str) -> Document:
     """Reads what ``blaster run --json`` or ``blaster capacity --json`` wrote. Raises UsageError."""
     try:
         size = Path(path).stat().st_size
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             raise UsageError(
                 f"{quoted(path)}: {format_bytes(size)} are more than results take "
-                f"(at most {format_bytes(MOST_BYTES)})"
+                f"(at most {format_bytes(MAX_BYTES)})"
             )
         raw = _cleaned(msgspec.json.decode(Path(path).read_bytes()))
     except OSError as error:

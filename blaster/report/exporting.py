@@ -1,6 +1,6 @@
-"""Metrics of a run that goes on, for others: a port to scrape, and pushes by OTLP/HTTP.
+"""Metrics of a run in progress: a port to scrape, and pushes over OTLP/HTTP.
 
-The run's own loop makes what is told, once an interval; threads only hand it out. They are started
+The run's own loop makes the metrics, once an interval; threads only serve them. They are started
 with the first interval, after the workers were forked.
 """
 
@@ -25,17 +25,17 @@ from blaster.report.metrics import Metric, exposition, metrics
 from blaster.units import quoted
 
 TIMEOUT_S = 5.0
-"""Of a push."""
+"""The time limit of a push."""
 PUSH_S = 5.0
-"""How often metrics are pushed; once more at the end."""
+"""The interval between pushes; there is one more at the end."""
 
 
-class Exporting:
-    """Both ways out, where they are asked for. A context manager; :meth:`beside` and :meth:`after`
-    join what a run calls."""
+class MetricsExporter:
+    """Serves and pushes metrics, whichever is asked for. A context manager; :meth:`on_begin` and
+    :meth:`on_progress` wrap the hooks of a run."""
 
     def __init__(self, address: str | None, otlp_url: str | None, *, quiet: bool = False) -> None:
-        """Listens already, so that a port that is taken is known before the run; says where,
+        """Listen at once, so that a port that is taken is known before the run, and print where,
         unless ``quiet``. Raises UsageError."""
         self._url = None if otlp_url is None else _push_url(otlp_url)
         self._server = None if address is None else _listen(address, quiet)
@@ -47,7 +47,7 @@ class Exporting:
         self._over = False
         self._failed = 0
 
-    def __enter__(self) -> Exporting:
+    def __enter__(self) -> MetricsExporter:
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -63,10 +63,10 @@ class Exporting:
                 file=sys.stderr,
             )
 
-    def beside(
+    def on_begin(
         self, begin: Callable[[Plan, Configuration], None]
     ) -> Callable[[Plan, Configuration], None]:
-        """``begin``, and what all metrics are labelled with is taken."""
+        """Wrap ``begin``: keep the configuration, whose values label all metrics."""
 
         def both(plan: Plan, configuration: Configuration) -> None:
             begin(plan, configuration)
@@ -74,8 +74,8 @@ class Exporting:
 
         return both
 
-    def after(self, update: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """``update``, and then the metrics."""
+    def on_progress(self, update: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """Wrap ``update``: make the metrics of the interval, too."""
 
         def both(progress: Progress) -> None:
             update(progress)
@@ -84,7 +84,7 @@ class Exporting:
         return both
 
     def update(self, progress: Progress) -> None:
-        """Makes the metrics of an interval; hands them out from the first one on."""
+        """Make the metrics of an interval; serve them from the first one on."""
         if self._server is None and self._url is None:
             return
         assert self._configuration is not None
@@ -119,7 +119,7 @@ def _post(url: str, body: bytes) -> bool:
 
 
 def _push_url(text: str) -> str:
-    """The URL with the path that OTLP/HTTP gives metrics, where it has none."""
+    """The URL, with OTLP/HTTP's path of metrics if it has none."""
     parts = urllib.parse.urlsplit(text)
     try:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -168,6 +168,6 @@ class _Handler(HttpHandler):
         if self.path.partition("?")[0] in ("/", "/metrics"):
             self.answer(200, PROMETHEUS, self.server.text)
         else:
-            self.answer(404, "text/plain", b"nothing here; there is /metrics\n")
+            self.answer(404, "text/plain", b"not found; see /metrics\n")
 
     do_HEAD = do_GET

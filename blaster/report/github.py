@@ -7,7 +7,7 @@ import os
 from blaster.errors import BlasterError, UsageError
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """What GitHub takes of one step."""
 
 
@@ -22,8 +22,8 @@ def check() -> None:
 def add(markdown: str) -> None:
     """Adds the text to the step's summary, cut where GitHub would refuse it."""
     data = markdown.encode()
-    if len(data) > MOST_BYTES:
-        data = data[: MOST_BYTES - 64].decode(errors="ignore").encode() + b"\n\n(cut here)\n"
+    if len(data) > MAX_BYTES:
+        data = data[: MAX_BYTES - 64].decode(errors="ignore").encode() + b"\n\n(cut here)\n"
     try:
         with open(os.environ[VARIABLE], "ab") as file:
             file.write(data)

@@ -136,7 +136,7 @@ def _run(results: Results) -> dict[str, Any]:
         rest.append(_Table("Observed (before → after)", observed))
     for found in results.verification:
         figures = [("URL", found.url), *((name, f"{n:,g}") for name, n in found.counters.items())]
-        figures += [("said", text) for text in found.said()]
+        figures += [("note", text) for text in found.summary_lines()]
         rest.append(_Table(f"Verification: {found.backend}", figures))
     rest += [
         _Table("Results", rows.outcome(results)),

@@ -22,5 +22,5 @@ def show_answers(sent: SentSpan) -> None:
         why = f" ({stage.reason})" if stage.reason else ""
         print(f"{stage.stage}: {seen}{why}")
     for asked in sent.answers.verifications:
-        for line in (*asked.problems, *asked.said()):
+        for line in (*asked.problems, *asked.summary_lines()):
             print(f"  {line}")

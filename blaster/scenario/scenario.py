@@ -27,7 +27,7 @@ MAX_BATCH = 1_000_000
 
 ARRIVALS = ("uniform", "poisson")
 MAX_BURST = 1_000_000
-LEAST_PERIOD_NS = 100 * 10**6
+MIN_PERIOD_NS = 100 * 10**6
 
 RAMP_WANTED = "a ramp must go from one whole number to another, not both 0, such as 100..10k"
 
@@ -53,7 +53,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.unit not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}")
         if self.period_ns is not None:
-            if self.period_ns < LEAST_PERIOD_NS:
+            if self.period_ns < MIN_PERIOD_NS:
                 raise ValueError("a sine's period must be at least 100ms")
             if self.start_rate is None:
                 raise ValueError("a sine cannot start or end at max")

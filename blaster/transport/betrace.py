@@ -13,16 +13,16 @@ import msgspec
 from blaster.payload.span import STATUS_ERROR, Span, decode
 from blaster.transport.base import Chunk, Int64, send_in_pieces
 from blaster.transport.endpoint import Endpoint
-from blaster.transport.forwarding import Forwarding
 from blaster.transport.headers import Headers
 from blaster.transport.http import HttpTransport
 from blaster.transport.tls import Tls
+from blaster.transport.wrapper import TransportWrapper
 
 PIECE_SPANS = 500
 """Spans turned into JSON before the first of them is sent: some 10 ms."""
 
 
-class BetraceTransport(Forwarding):
+class BetraceTransport(TransportWrapper):
     """Posts to ``endpoint`` as HttpTransport does, with the same settings."""
 
     def __init__(

@@ -22,7 +22,7 @@ from blaster.transport.base import (
     Transport,
     send_in_pieces,
 )
-from blaster.transport.forwarding import Forwarding
+from blaster.transport.wrapper import TransportWrapper
 
 NONE, GZIP, ZSTD = NAMES = ("none", "gzip", "zstd")
 
@@ -60,7 +60,7 @@ def compressor(name: str) -> Compress:
     return lambda data: zlib.compress(data, _LEVEL, _GZIP_WINDOW)
 
 
-class CompressingTransport(Forwarding):
+class CompressingTransport(TransportWrapper):
     """``transport``, which says of the batches that they are compressed so. What goes in and comes
     out of the compression, and its CPU time, are raised in ``sent`` (RAISED)."""
 

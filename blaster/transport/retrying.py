@@ -30,8 +30,8 @@ from blaster.transport.base import (
     Status,
     Transport,
 )
-from blaster.transport.forwarding import Forwarding
 from blaster.transport.retry import MAX_TRIES, OFF, Backoff, maybe_received, retryable
+from blaster.transport.wrapper import TransportWrapper
 
 Outcomes = npt.NDArray[np.void]
 
@@ -92,7 +92,7 @@ class _Retried:
     """The status of the last try that may have been received without an answer; 0: none."""
 
 
-class RetryingTransport(Forwarding):
+class RetryingTransport(TransportWrapper):
     """``transport``, with retries. ``in_flight``: how many requests may be in flight or wait;
     ``timeout_s``: how long after its first send a request may be sent again; ``sent`` (RAISED):
     what is sent again is raised here, before it leaves."""

@@ -35,7 +35,7 @@ REQUESTS_PER_S = 200
 """The batch of the search is what makes so many requests a second of the lower end of its bracket:
 many enough to see a loss of little, few enough not to measure the requests rather than spans."""
 
-MOST_BATCH = 1000
+MAX_BATCH = 1000
 
 TRIES = 3
 
@@ -149,7 +149,7 @@ def _bracket(
 
 
 def _batch(load: float) -> int:
-    return max(1, min(MOST_BATCH, round(load / REQUESTS_PER_S)))
+    return max(1, min(MAX_BATCH, round(load / REQUESTS_PER_S)))
 
 
 def _searched(

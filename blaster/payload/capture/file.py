@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from blaster.errors import UsageError
 from blaster.payload.capture import jaeger_json, otlp_json, otlp_proto
 from blaster.payload.capture.malformed import Malformed, decoded
-from blaster.scenario.loading import opened
+from blaster.scenario.toml_file import opened
 from blaster.units import in_line, quoted
 
 MAX_FILE_BYTES = 256 << 20

@@ -1,4 +1,4 @@
-"""Forwarding: a transport before another one, to which it passes everything on."""
+"""TransportWrapper: a transport that passes everything on to an inner one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from blaster.transport.base import Chunk, Framing, Transport
 
 
-class Forwarding:
-    """``transport`` as it is; what a subclass does otherwise, it overrides."""
+class TransportWrapper:
+    """The inner ``transport`` unchanged; subclasses override what they do differently."""
 
     framing: Framing
 

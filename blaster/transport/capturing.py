@@ -1,4 +1,4 @@
-"""RecordedTransport: any transport, with a Recording of what was offered through it."""
+"""CapturingTransport: any transport, whose batches are written to a capture file, too."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 from blaster.payload.capture.recording import Recording
 from blaster.transport.base import Chunk, Int64, Transport, send_in_pieces
-from blaster.transport.forwarding import Forwarding
+from blaster.transport.wrapper import TransportWrapper
 
 PIECE_SPANS = 1000
-"""Spans sent before they are written: some 100 ms as JSON, so that a stop is seen soon enough."""
+"""Spans sent before they are written: some 100 ms as JSON, so that a stop is noticed in time."""
 
 
-class RecordedTransport(Forwarding):
-    """``transport``, all of whose offered batches go into ``recording``, too.
+class CapturingTransport(TransportWrapper):
+    """``transport``, all of whose offered batches are added to ``recording``.
 
-    They are written a piece at a time, between sends: that makes the worker late, as lateness and
-    not_offered then say, and changes no count.
+    They are written a piece at a time, between sends. That makes the worker late, which lateness
+    and not_offered show; it changes no count.
     """
 
     def __init__(self, transport: Transport, recording: Recording) -> None:
@@ -36,10 +36,10 @@ class RecordedTransport(Forwarding):
         return sent
 
 
-def recorded(
+def capture_batches(
     make: Callable[[Int64, Int64], Transport], recording: Recording | None
 ) -> Callable[[Int64, Int64], Transport]:
-    """``make`` for transports whose batches go into ``recording``; for None, ``make`` itself."""
+    """Wrap ``make``: its transports' batches go into ``recording``. For None, ``make`` itself."""
     if recording is None:
         return make
-    return lambda sent, stop: RecordedTransport(make(sent, stop), recording)
+    return lambda sent, stop: CapturingTransport(make(sent, stop), recording)
