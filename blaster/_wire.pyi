@@ -104,7 +104,7 @@ class Receiver:
         rows: tuple[tuple[int, int, int, int, int, int, bool, bool, bytes], ...],
         /,
     ) -> None:
-        """From now on requests meet these faults; see blaster.sink.faults. Any thread may ask.
+        """From now on requests meet these faults; see blaster.sink.fault. Any thread may ask.
 
         Raises ValueError when a number is out of its range.
         """

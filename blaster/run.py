@@ -49,8 +49,9 @@ from blaster.payload.template import LAYOUTS
 from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, WarmUp, parse_warmup
 from blaster.scenario.threshold import Threshold, parse_thresholds
-from blaster.sink.faults import GRPC, HTTP, WIRE, check_shown
-from blaster.sink.faults import parse_all as parse_faults
+from blaster.sink.fault import GRPC, HTTP, WIRE
+from blaster.sink.fault_grammar import check_supported
+from blaster.sink.fault_grammar import parse_all as parse_faults
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice, otlp_settings, retry
 from blaster.transport.capturing import capture_batches
@@ -566,7 +567,7 @@ def _check_faults(embedded: bool, faults: Sequence[str], protocol: str) -> None:
             f"--fault {quoted(faults[0])}: is for the embedded sink: only with --embedded"
         )
     native = WIRE if choice.wire_is_built() else GRPC
-    check_shown(parsed, [HTTP if protocol == "http" else native])
+    check_supported(parsed, [HTTP if protocol == "http" else native])
 
 
 @contextmanager

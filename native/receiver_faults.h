@@ -1,5 +1,5 @@
 /* Faults on purpose: which one a request meets, by a draw that the seed and the request's number
- * decide, so that the same seed makes the same faults. blaster/sink/faults.py is its twin. */
+ * decide, so that the same seed makes the same faults. blaster/sink/fault_table.py is its twin. */
 #ifndef BLASTER_RECEIVER_FAULTS_H
 #define BLASTER_RECEIVER_FAULTS_H
 

@@ -212,7 +212,7 @@ static PyObject *receiver_type_scan(Receiver *self, PyObject *args) {
     return Py_BuildValue("(LL)", (long long)spans, (long long)rejected);
 }
 
-/* One row of blaster/sink/faults.py, Fault.row(). */
+/* One row of blaster/sink/fault.py, Fault.row(). */
 static int read_fault(PyObject *row, struct fault *fault) {
     int kind, exponential, once;
     unsigned long long share;

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from support import cli, peers
 
+from blaster.otlp.status import retry_delay
 from blaster.transport import retry
 from blaster.transport.base import (
     EXPORT_METHOD,
@@ -44,7 +45,6 @@ from blaster.transport.base import (
 )
 from blaster.transport.choice import wire_is_built
 from blaster.transport.retry import IGNORE_THROTTLE, MAX_TRIES, SPEC, Backoff
-from blaster.transport.retry_info import retry_delay
 from blaster.transport.retrying import RetryingTransport
 
 TRANSPORTS = ["grpc", *(["wire"] if wire_is_built() else [])]

@@ -14,8 +14,10 @@ import pytest
 from support.faulty import SHOWN, SPANS, TRANSPORTS, FaultySink, raised, request
 
 from blaster.errors import UsageError
-from blaster.sink import faults
-from blaster.sink.faults import ALL, GRPC, HTTP, KINDS, WIRE, Fault, FaultTable, Kind
+from blaster.sink import fault_grammar
+from blaster.sink.fault import ALL, GRPC, HTTP, RECEIVERS, WIRE, Fault, Kind
+from blaster.sink.fault_grammar import KINDS
+from blaster.sink.fault_table import FaultTable
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.server import SinkOptions, serve
 from blaster.transport.base import Chunk
@@ -30,12 +32,15 @@ GOOD = [
         "status=UNAVAILABLE,retry=2s@5%,from=10s,for=5s",
         Fault(
             *("", Kind.STATUS, 14, 14, False, round(ALL * 0.05), 10_000 * MS, 15_000 * MS),
-            retry_s=2.0,
+            retry_ns=2000 * MS,
         ),
     ),
     ("status=data_loss", Fault("", Kind.STATUS, 15, 15)),
-    ("http=429,retry-after=1s@0.5", Fault("", Kind.HTTP, 429, 429, share=ALL // 2, retry_s=1.0)),
-    ("http=503,retry-after=3s,date", Fault("", Kind.HTTP, 503, 503, retry_s=3.0, date=True)),
+    (
+        "http=429,retry-after=1s@0.5",
+        Fault("", Kind.HTTP, 429, 429, share=ALL // 2, retry_ns=1000 * MS),
+    ),
+    ("http=503,retry-after=3s,date", Fault("", Kind.HTTP, 503, 503, retry_ns=3000 * MS, date=True)),
     ("partial=10%", Fault("", Kind.PARTIAL, round(ALL * 0.1), round(ALL * 0.1))),
     (
         "freeze=2s,at=5s",
@@ -57,7 +62,7 @@ GOOD = [
 
 @pytest.mark.parametrize(("text", "wanted"), GOOD, ids=[text for text, _ in GOOD])
 def test_what_is_written_is_what_is_meant(text: str, wanted: Fault) -> None:
-    got = faults.parse(text)
+    got = fault_grammar.parse(text)
     assert got.text == text
     for name in Fault.__dataclass_fields__:
         if name != "text":
@@ -79,11 +84,11 @@ BAD = [
     ("delay=2h", "at most 600 s"),
     ("delay=5ms@0", "a share of 0 never happens"),
     ("delay=5ms@150%", "must be a share"),
-    ("delay=5ms@10%,from=1s@5%", "says its share twice"),
-    ("delay=5ms,retry=1s", "it takes from=…, for=…, at=…"),
-    ("delay=5ms,from=1s,from=2s", "says from twice"),
+    ("delay=5ms@10%,from=1s@5%", "has two shares"),
+    ("delay=5ms,retry=1s", "must be from=…, for=…, at=…"),
+    ("delay=5ms,from=1s,from=2s", "from is given twice"),
     ("delay=5ms,at=1s,for=2s", "neither from=… nor for=…"),
-    ("delay=5ms,from", "it takes from=…"),
+    ("delay=5ms,from", "must be from=…"),
     ("status=OK", "must be a status of gRPC"),
     ("status=14", "must be a status of gRPC"),
     ("http=200", "an HTTP status from 300 to 599"),
@@ -106,7 +111,7 @@ def test_bad_faults_are_refused_in_one_line(text: str, why: str) -> None:
 
 @pytest.mark.parametrize("text", ["rst", "goaway"])
 def test_what_no_receiver_shows_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=rf"--fault '{text}': can't be shown over grpc or http: "):
+    with pytest.raises(UsageError, match=rf"--fault '{text}': not supported over grpc or http: "):
         serve(SinkOptions(grpc_port=0, http_port=0, api_port=0, receiver="grpc", fault=[text]))
 
 
@@ -128,7 +133,7 @@ def test_the_api_refuses_what_are_no_faults() -> None:
 def test_the_table_draws_by_seed_share_and_time() -> None:
     """The same seed draws the same; shares are kept; a time is kept; delays add up."""
     texts = ["delay=1ms..3ms@50%", "delay=1ms", "reset@25%", "garbage,from=1s,for=1s", "rst,at=1s"]
-    tables = [FaultTable(WIRE, faults.parse_all(texts), seed) for seed in (1, 1, 2)]
+    tables = [FaultTable(WIRE, fault_grammar.parse_all(texts), seed) for seed in (1, 1, 2)]
     drawn = [[table.draw(i * MS) for i in range(4000)] for table in tables]
     assert drawn[0] == drawn[1] != drawn[2]
     resets = [d.fault is not None and d.fault.kind == Kind.RESET for d in drawn[0]]
@@ -137,7 +142,7 @@ def test_the_table_draws_by_seed_share_and_time() -> None:
     assert min(garbage) >= 1000 and max(garbage) < 2000 and len(garbage) > 700
     assert tables[0].hits[4] == 1
     assert all(MS <= d.delay_ns <= 4 * MS for d in drawn[0])
-    unshown = FaultTable(HTTP, faults.parse_all(["rst", "status=INTERNAL"]))
+    unshown = FaultTable(HTTP, fault_grammar.parse_all(["rst", "status=INTERNAL"]))
     assert unshown.draw(0).fault is None
 
 
@@ -153,7 +158,7 @@ def test_the_native_receiver_draws_as_its_twin(sink: FaultySink) -> None:
     texts = ["delay=0s..1ms@40%", "status=ABORTED@20%", "partial=50%@50%", "delay=exp:1ms@10%"]
     sink.fault(texts, 11)
     sink.run("wire", 100)
-    twin = FaultTable(WIRE, faults.parse_all(texts), 11)
+    twin = FaultTable(WIRE, fault_grammar.parse_all(texts), 11)
     for i in range(100):
         twin.draw(i)
     assert sink.met() == twin.hits
@@ -170,7 +175,7 @@ def test_the_native_receiver_in_this_process() -> None:
     thread.start()
     try:
         for number, (text, _) in enumerate(GOOD):
-            fault = faults.parse(text.partition(",")[0].partition("@")[0])
+            fault = fault_grammar.parse(text.partition(",")[0].partition("@")[0])
             if fault.kind in (Kind.DELAY, Kind.FREEZE, Kind.SLOW_READ):
                 fault = dataclasses.replace(fault, low=5 * MS, high=5 * MS)
             receiver.fault(number, (dataclasses.replace(fault, share=ALL // 2).row(),))
@@ -184,7 +189,7 @@ def test_the_native_receiver_in_this_process() -> None:
             client.drain(until)
             client.close()
             assert receiver.fault_hits()[0] > 0 or fault.kind == Kind.REFUSE
-        good = faults.parse("delay=5ms").row()
+        good = fault_grammar.parse("delay=5ms").row()
         for at, value in ((0, 0), (0, 99), (1, ALL + 1), (2, -1), (4, -1), (8, b"x" * 200)):
             with pytest.raises(ValueError, match="out of its range"):
                 receiver.fault(0, ((*good[:at], value, *good[at + 1 :]),))  # type: ignore[arg-type]
@@ -218,10 +223,10 @@ EACH = [
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_books_balance_under_each_fault(sink: FaultySink, transport: str, text: str) -> None:
     """Both equations, and accepted <= sink.spans <= accepted + unknown."""
-    fault = faults.parse(text)
-    if SHOWN[transport] not in faults.OF_KIND[fault.kind].receivers:
-        with pytest.raises(UsageError, match="can't be shown over"):
-            faults.check_shown([fault], [SHOWN[transport]])
+    fault = fault_grammar.parse(text)
+    if SHOWN[transport] not in RECEIVERS[fault.kind]:
+        with pytest.raises(UsageError, match="not supported over"):
+            fault_grammar.check_supported([fault], [SHOWN[transport]])
         return
     sink.fault([text], 3)
     books = sink.run(transport, 40)
@@ -234,7 +239,7 @@ def test_the_books_balance_under_each_fault(sink: FaultySink, transport: str, te
     elif fault.kind in (Kind.STATUS, Kind.HTTP):
         assert books.failed > 0 and books.unknown == 0
         if fault.kind == Kind.STATUS:
-            assert statuses == {faults.STATUSES[fault.low - 1]}
+            assert statuses == {fault_grammar.STATUSES[fault.low - 1]}
     elif fault.kind not in (Kind.GOAWAY, Kind.CONTENT_TYPE, Kind.OVERSIZE):
         assert books.failed + books.unknown > 0
 
@@ -255,7 +260,7 @@ def test_the_receiver_on_grpcio_shows_what_it_can(text: str) -> None:
     with FaultySink("--receiver", "grpc", "--fault", text, "--fault-seed", "4") as sink:
         books = sink.run("grpc", 30)
         assert sink.met()[0] > 0
-        fault = faults.parse(text)
+        fault = fault_grammar.parse(text)
         assert (books.failed > 0) == (fault.kind == Kind.STATUS)
         assert (books.rejected > 0) == (fault.kind == Kind.PARTIAL)
         for other in ("garbage@40%", "oversize@20%", "freeze=50ms@10%"):
@@ -275,13 +280,13 @@ def schedule(shown: str, seed: int) -> list[str]:
     def one(name: str) -> str:
         values = {
             "delay": rng.choice(["=1ms", "=0s..10ms", "=exp:3ms"]),
-            "status": "=" + rng.choice(faults.STATUSES) + rng.choice(["", ",retry=10ms"]),
+            "status": "=" + rng.choice(fault_grammar.STATUSES) + rng.choice(["", ",retry=10ms"]),
             "http": rng.choice(["=429", "=503", "=500", "=404"])
             + rng.choice(["", ",retry-after=1s", ",retry-after=1s,date"]),
             "partial": rng.choice(["=5%", "=50%", "=100%"]),
             "freeze": "=10ms",
             "slow-read": "=10ms",
-            "rst": "=" + rng.choice(list(faults.RESETS)),
+            "rst": "=" + rng.choice(list(fault_grammar.RESETS)),
             "oversize": rng.choice(["=1KB", "=100KB", "=5MiB"]),
         }
         share = rng.choice(["5%", "20%", "50%"])
@@ -289,7 +294,7 @@ def schedule(shown: str, seed: int) -> list[str]:
             share = "5%"
         return f"{name}{values.get(name, '')}{times()}@{share}"
 
-    names = [name for name, grammar in KINDS.items() if shown in grammar.receivers]
+    names = [name for name, grammar in KINDS.items() if shown in RECEIVERS[grammar.kind]]
     return [one(name) for name in rng.choices(names, k=rng.randrange(1, 5))]
 
 
@@ -324,5 +329,5 @@ def test_the_embedded_sink_takes_faults() -> None:
 def test_kinds_say_where_they_are_shown() -> None:
     """Only what needs HTTP/2 or sockets is missing anywhere, and says why."""
     for name, grammar in KINDS.items():
-        assert grammar.receivers <= {WIRE, GRPC, HTTP}
-        assert (grammar.receivers == {WIRE, GRPC, HTTP}) == (not grammar.needs), name
+        assert RECEIVERS[grammar.kind] <= {WIRE, GRPC, HTTP}
+        assert (RECEIVERS[grammar.kind] == {WIRE, GRPC, HTTP}) == (not grammar.limitation), name

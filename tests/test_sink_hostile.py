@@ -21,7 +21,7 @@ from blaster.sink import http_connection, http_receiver
 from blaster.sink.api import ApiServer
 from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
-from blaster.sink.faults import FaultControl
+from blaster.sink.fault_control import FaultControl
 from blaster.sink.http_receiver import HttpReceiver
 
 

@@ -25,6 +25,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from blaster.otlp import response
+from blaster.otlp.response import PartialSuccess
 from blaster.otlp.rules import RULES
 from blaster.sink import plain_json
 from blaster.sink.otlp_json import any_to_protobuf, to_protobuf
@@ -348,8 +350,6 @@ def test_what_exporters_write_is_plain() -> None:
 
 
 def test_the_response_message_is_the_schemas() -> None:
-    from blaster.sink.otlp_http import partly_accepted
-
-    said = ExportTraceServiceResponse.FromString(partly_accepted(PROTOBUF, 300, "why").body)
+    said = ExportTraceServiceResponse.FromString(response.encode(PartialSuccess(300, "why")))
     assert said.partial_success.rejected_spans == 300
     assert said.partial_success.error_message == "why"

@@ -1,6 +1,6 @@
-"""Walks protobuf's wire format (https://protobuf.dev/programming-guides/encoding/).
+"""Protobuf's wire format (https://protobuf.dev/programming-guides/encoding/).
 
-Bounds are checked at every step: the bytes may come from a file nobody vouches for.
+Bounds are checked at every step: the bytes may come from anywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 
 
 class Field(NamedTuple):
-    """One field: its number, its wire type, where its tag begins, where its value lies."""
+    """One field: its number, its wire type, the offset of its tag, and those of its value."""
 
     number: int
     wire_type: int
@@ -22,7 +22,7 @@ class Field(NamedTuple):
 
 
 def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The varint at ``at`` and the offset after it. Raises ValueError when it does not end."""
+    """Return the varint at ``at`` and the offset after it. Raises ValueError if it does not end."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:
@@ -36,7 +36,7 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def write_varint(value: int) -> bytes:
-    """``value`` (0 or more) in as few bytes as a varint takes."""
+    """Return ``value`` (0 or more) as a varint of the fewest bytes."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -45,8 +45,22 @@ def write_varint(value: int) -> bytes:
     return bytes(out)
 
 
+def varint_field(number: int, value: int) -> bytes:
+    """Return the field ``number`` (below 16) with a varint."""
+    return bytes((number << 3 | VARINT,)) + write_varint(value)
+
+
+def length_delimited(number: int, data: bytes) -> bytes:
+    """Return the field ``number`` (below 16) with a string, bytes or a message."""
+    size = len(data)
+    if size < 0x80:
+        return bytes((number << 3 | LENGTH_DELIMITED, size)) + data
+    return bytes((number << 3 | LENGTH_DELIMITED,)) + write_varint(size) + data
+
+
 def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Field]:
-    """The fields of the message in ``data[start:end]``. Raises ValueError on malformed bytes."""
+    """Iterate over the fields of the message in ``data[start:end]``. Raises ValueError on malformed
+    bytes."""
     end = len(data) if end is None else end
     at = start
     while at < end:

@@ -16,7 +16,7 @@ from blaster.errors import UsageError
 from blaster.http_server import PROMETHEUS, HttpHandler, HttpServer
 from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
-from blaster.sink.faults import FaultControl
+from blaster.sink.fault_control import FaultControl
 from blaster.sink.ingest import MOST_BYTES
 
 JSON = "application/json"
@@ -147,7 +147,7 @@ class _Handler(HttpHandler):
             betrace = self.server.betrace
             self._answer(200, PROMETHEUS, prometheus(betrace.counts(), betrace.metrics()))
         elif path == "/v1/faults":
-            self._answer(200, JSON, json.dumps(self.server.faults.said()) + "\n")
+            self._answer(200, JSON, json.dumps(self.server.faults.status()) + "\n")
         elif path == "/healthz":
             self._answer(200, TEXT, "ok\n")
         elif not self._answered_by_betrace("GET", None):
@@ -232,7 +232,7 @@ class _Handler(HttpHandler):
         except (ValueError, RecursionError, UsageError) as error:
             self._answer(400, TEXT, f"{error}\n")
             return
-        self._answer(200, JSON, json.dumps(self.server.faults.said()) + "\n")
+        self._answer(200, JSON, json.dumps(self.server.faults.status()) + "\n")
 
     do_PUT = do_PATCH = do_OPTIONS = _refuse
 

@@ -15,10 +15,13 @@ import grpc
 
 from blaster._native import Scanner
 from blaster.address import cannot_listen, family, written
+from blaster.otlp import response
+from blaster.otlp.response import PartialSuccess
+from blaster.otlp.status import DETAILS_TRAILER
 from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
 from blaster.sink.counts import SinkCounts
-from blaster.sink.faults import GRPC, NOTHING, Fault, FaultTable, Kind, garbage
-from blaster.sink.otlp_http import partial_success
+from blaster.sink.fault import GRPC, Fault, Kind
+from blaster.sink.fault_table import NO_FAULT, FaultTable, garbage
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 THREADS = 4
@@ -92,8 +95,8 @@ class GrpcReceiver:
             return self._scanner.request(data), 0
         return self._scanner.partly(data, share, random)
 
-    def fault(self, faults: Sequence[Fault], seed: int) -> None:
-        """From now on these, whose time begins with the next request."""
+    def set_faults(self, faults: Sequence[Fault], seed: int) -> None:
+        """Replace the faults; their time begins with the next request."""
         self._faults.set(faults, seed)
 
     def fault_hits(self) -> Sequence[int]:
@@ -107,14 +110,14 @@ class GrpcReceiver:
     def _export(self, data: bytes, context: Any) -> bytes:
         self._gate.thaw()
         # An empty message asks for nothing: a client's first look whether anybody is there.
-        drawn = self._faults.draw(time.monotonic_ns()) if data else NOTHING
+        drawn = self._faults.draw(time.monotonic_ns()) if data else NO_FAULT
         fault = drawn.fault
         kind = None if fault is None else fault.kind
         if fault is not None and kind == Kind.STATUS:
             context.set_code(CODES[fault.low])
             context.set_details("a fault on purpose")
-            if fault.retry_s is not None:
-                details = (("grpc-status-details-bin", fault.status_details()),)
+            if fault.retry_ns is not None:
+                details = ((DETAILS_TRAILER, fault.status_details()),)
                 context.set_trailing_metadata(details)
             return EMPTY_RESPONSE
         if fault is not None and kind == Kind.FREEZE:
@@ -132,9 +135,9 @@ class GrpcReceiver:
             return EMPTY_RESPONSE
         time.sleep(self._gate.take(spans) + drawn.delay_ns / 1e9)
         if rejected:
-            return partial_success(rejected, "rejected on purpose")
+            return response.encode(PartialSuccess(rejected, "rejected on purpose"))
         if fault is not None and kind == Kind.OVERSIZE:
-            return partial_success(0, "x" * fault.low)
+            return response.encode(PartialSuccess(message="x" * fault.low))
         return garbage(drawn.random) if kind == Kind.GARBAGE else EMPTY_RESPONSE
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import httptools
 
+from blaster.otlp.status import Code
 from blaster.sink import otlp_http
 from blaster.sink.otlp_http import Answer, Request
 
@@ -97,7 +98,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self.fail(otlp_http.error(501, otlp_http.UNIMPLEMENTED, "no upgrade", close=True))
+            self.fail(otlp_http.error(501, Code.UNIMPLEMENTED, "no upgrade", close=True))
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, _Enough):
                 raise
@@ -165,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         if not self._owner.room_for(len(body)):
             why = "too many messages are on their way in"
-            raise _Enough(otlp_http.error(503, otlp_http.RESOURCE_EXHAUSTED, why, close=True))
+            raise _Enough(otlp_http.error(503, Code.RESOURCE_EXHAUSTED, why, close=True))
         if self._size > self._owner.max_message_bytes:
             raise _Enough(otlp_http.too_large(self._request.content_type, close=True))
         self._pieces.append(body)
@@ -295,7 +296,7 @@ class Connection(asyncio.Protocol):
         elif self._in_head or self._in_body:
             if waited > (HEAD_TIMEOUT_S if self._in_head else REQUEST_TIMEOUT_S):
                 why = "the request took too long"
-                self.fail(otlp_http.error(408, otlp_http.UNAVAILABLE, why, close=True))
+                self.fail(otlp_http.error(408, Code.UNAVAILABLE, why, close=True))
         elif waited > (IDLE_TIMEOUT_S if self._fields else HEAD_TIMEOUT_S):
             self.transport.close()
 
@@ -316,9 +317,9 @@ def _reason(status: int) -> str:
 
 
 def _bad(why: str) -> Answer:
-    return otlp_http.error(400, otlp_http.INVALID_ARGUMENT, why, close=True)
+    return otlp_http.error(400, Code.INVALID_ARGUMENT, why, close=True)
 
 
 def _head_too_large() -> Answer:
     why = "the head of the request is too large"
-    return otlp_http.error(431, otlp_http.INVALID_ARGUMENT, why, close=True)
+    return otlp_http.error(431, Code.INVALID_ARGUMENT, why, close=True)

@@ -13,9 +13,12 @@ from email.utils import formatdate
 from typing import Any
 
 from blaster.address import cannot_listen, family
+from blaster.otlp.response import PartialSuccess
+from blaster.otlp.status import Code
 from blaster.sink import otlp_http
 from blaster.sink.capacity import NO_LIMIT, Capacity, Gate
-from blaster.sink.faults import HTTP, NOTHING, Fault, FaultTable, Kind, garbage
+from blaster.sink.fault import HTTP, Fault, Kind
+from blaster.sink.fault_table import NO_FAULT, FaultTable, garbage
 from blaster.sink.http_connection import Connection
 from blaster.sink.otlp_http import Answer, Request
 
@@ -83,11 +86,11 @@ class HttpReceiver:
             if self._loop.time() >= ticked + TICK_S:
                 ticked = self._loop.time()
                 self._tick()
-            deaf = self._faults.refusing and self._faults.deaf(time.monotonic_ns())
-            if deaf and server is not None:
+            paused = self._faults.refusing and self._faults.listener_paused(time.monotonic_ns())
+            if paused and server is not None:
                 server.close()
                 server = None
-            elif server is None and not deaf:
+            elif server is None and not paused:
                 with contextlib.suppress(OSError):  # tried again before long
                     server = await self._listen(_listener(address))
             patience = LOOK_S if self._faults.refusing or server is None else TICK_S
@@ -119,8 +122,8 @@ class HttpReceiver:
         self._loop.call_soon_threadsafe(self._news.set)
         self._thread.join(grace_s)
 
-    def fault(self, faults: Sequence[Fault], seed: int) -> None:
-        """From now on these, whose time begins with the next request."""
+    def set_faults(self, faults: Sequence[Fault], seed: int) -> None:
+        """Replace the faults; their time begins with the next request."""
         self._faults.set(faults, seed)
         if self._loop is not None and self._news is not None:
             self._loop.call_soon_threadsafe(self._news.set)
@@ -164,7 +167,7 @@ class HttpReceiver:
             connection.answer(refused.answer)
             return
         # An empty message asks for nothing: a client's first look whether anybody is there.
-        drawn = self._faults.draw(time.monotonic_ns()) if data else NOTHING
+        drawn = self._faults.draw(time.monotonic_ns()) if data else NO_FAULT
         fault = drawn.fault
         if fault is not None and fault.kind == Kind.HTTP:
             connection.answer(_refusal(fault, content))
@@ -172,7 +175,7 @@ class HttpReceiver:
         if fault is not None and fault.kind == Kind.FREEZE:
             time.sleep(fault.low / 1e9)
         if data and not self._gate.admits():
-            code = otlp_http.RESOURCE_EXHAUSTED
+            code = Code.RESOURCE_EXHAUSTED
             connection.answer(otlp_http.error(429, code, "over capacity", content))
             return
         share = fault.low if fault is not None and fault.kind == Kind.PARTIAL else 0
@@ -183,13 +186,15 @@ class HttpReceiver:
             message, why = NO_MESSAGE, str(reason)
         spans, rejected = self._scan(message, share, drawn.random & 0xFFFFFFFF)
         if spans < 0:
-            connection.answer(otlp_http.error(400, otlp_http.INVALID_ARGUMENT, why, content))
+            connection.answer(otlp_http.error(400, Code.INVALID_ARGUMENT, why, content))
             return
         wait = self._gate.take(spans) + drawn.delay_ns / 1e9
 
         def answer() -> None:
             if rejected:
-                connection.answer(otlp_http.partly_accepted(content, rejected, ON_PURPOSE))
+                connection.answer(
+                    otlp_http.partly_accepted(content, PartialSuccess(rejected, ON_PURPOSE))
+                )
             elif fault is not None:
                 _answer_with(fault, drawn.random, connection, content)
             else:
@@ -212,12 +217,12 @@ ON_PURPOSE = "rejected on purpose"
 
 def _refusal(fault: Fault, content: str) -> Answer:
     headers: list[tuple[str, str]] = []
-    if fault.retry_s is not None:
-        when = str(math.ceil(fault.retry_s))
+    if fault.retry_ns is not None:
+        when = str(fault.retry_after_s)
         if fault.date:
-            when = formatdate(math.ceil(time.time() + fault.retry_s), usegmt=True)
+            when = formatdate(math.ceil(time.time() + fault.retry_ns / 1e9), usegmt=True)
         headers.append(("Retry-After", when))
-    code = otlp_http.UNAVAILABLE
+    code = Code.UNAVAILABLE
     return otlp_http.error(fault.low, code, "a fault on purpose", content, *headers)
 
 
@@ -233,7 +238,8 @@ def _answer_with(fault: Fault, random: int, connection: Connection, content: str
     elif fault.kind == Kind.GARBAGE:
         connection.answer(Answer(200, content, garbage(random)))
     elif fault.kind == Kind.OVERSIZE:
-        connection.answer(otlp_http.partly_accepted(content, 0, "x" * fault.low))
+        long = PartialSuccess(message="x" * fault.low)
+        connection.answer(otlp_http.partly_accepted(content, long))
     elif fault.kind == Kind.CONTENT_TYPE:
         connection.answer(Answer(200, "text/html", b"<html></html>"))
     else:

@@ -6,18 +6,16 @@ content type; an error's body is a google.rpc.Status.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-from blaster.otlp.wire_format import write_varint
+from blaster.otlp import response, status
+from blaster.otlp.response import PartialSuccess
+from blaster.otlp.status import Code
 from blaster.sink.inflate import TooLarge, Unknown, inflate
 from blaster.sink.otlp_json import to_protobuf
 
 PATH = b"/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-
-INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, UNAVAILABLE = 3, 8, 12, 14
-"""Codes of google.rpc.Status."""
 
 
 @dataclass(slots=True)
@@ -59,17 +57,16 @@ def accepted(content_type: str) -> Answer:
     return ACCEPTED_JSON if content_type == JSON else ACCEPTED
 
 
-def partly_accepted(content_type: str, rejected: int, why: str) -> Answer:
+def partly_accepted(content_type: str, partial: PartialSuccess) -> Answer:
     """An ExportTraceServiceResponse with its partial_success."""
     if content_type == JSON:
-        body = {"partialSuccess": {"rejectedSpans": str(rejected), "errorMessage": why}}
-        return Answer(200, JSON, json.dumps(body).encode())
-    return Answer(200, PROTOBUF, partial_success(rejected, why))
+        return Answer(200, JSON, response.encode_json(partial))
+    return Answer(200, PROTOBUF, response.encode(partial))
 
 
 def error(
-    status: int,
-    code: int,
+    http_status: int,
+    code: Code,
     message: str,
     content_type: str = PROTOBUF,
     *headers: tuple[str, str],
@@ -77,32 +74,21 @@ def error(
 ) -> Answer:
     """A response with a google.rpc.Status."""
     if content_type == JSON:
-        body = json.dumps({"code": code, "message": message}).encode()
+        body = status.encode_json(code, message)
     else:
-        body = b"\x08" + write_varint(code) + _text(2, message)
+        body = status.encode(code, message)
         content_type = PROTOBUF
-    return Answer(status, content_type, body, headers, close)
-
-
-def partial_success(rejected: int, why: str) -> bytes:
-    """ExportTraceServiceResponse.partial_success = 1 {rejected_spans = 1; error_message = 2}."""
-    inside = b"\x08" + write_varint(rejected) + _text(2, why)
-    return b"\x0a" + write_varint(len(inside)) + inside
-
-
-def _text(field: int, text: str) -> bytes:
-    data = text.encode()
-    return bytes([field << 3 | 2]) + write_varint(len(data)) + data
+    return Answer(http_status, content_type, body, headers, close)
 
 
 def check_head(request: Request) -> None:
     """Raises Refused for what no body could make good."""
     if request.path.partition(b"?")[0] != PATH:
-        raise Refused(error(404, UNIMPLEMENTED, "nothing here; there is /v1/traces"))
+        raise Refused(error(404, Code.UNIMPLEMENTED, "nothing here; there is /v1/traces"))
     if request.method != b"POST":
-        raise Refused(error(405, UNIMPLEMENTED, "only POST", PROTOBUF, ("Allow", "POST")))
+        raise Refused(error(405, Code.UNIMPLEMENTED, "only POST", PROTOBUF, ("Allow", "POST")))
     if request.content_type not in (PROTOBUF, JSON):
-        raise Refused(error(415, INVALID_ARGUMENT, f"Content-Type: {PROTOBUF} or {JSON}"))
+        raise Refused(error(415, Code.INVALID_ARGUMENT, f"Content-Type: {PROTOBUF} or {JSON}"))
 
 
 def message_of(request: Request, limit: int) -> bytes:
@@ -118,10 +104,10 @@ def message_of(request: Request, limit: int) -> bytes:
     except Unknown:
         why = "Content-Encoding: it is not known here"
         raise Refused(
-            error(415, INVALID_ARGUMENT, why, kind, ("Accept-Encoding", "gzip"))
+            error(415, Code.INVALID_ARGUMENT, why, kind, ("Accept-Encoding", "gzip"))
         ) from None
     except ValueError as reason:
-        raise Refused(error(400, INVALID_ARGUMENT, str(reason), kind)) from None
+        raise Refused(error(400, Code.INVALID_ARGUMENT, str(reason), kind)) from None
     return data
 
 
@@ -133,4 +119,4 @@ def protobuf_of(request: Request, data: bytes) -> bytes:
 def too_large(content_type: str = PROTOBUF, *, close: bool = False) -> Answer:
     """The message is longer than the limit."""
     why = "the message is larger than the receiver allows"
-    return error(413, RESOURCE_EXHAUSTED, why, content_type, close=close)
+    return error(413, Code.RESOURCE_EXHAUSTED, why, content_type, close=close)

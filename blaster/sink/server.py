@@ -19,7 +19,9 @@ from blaster.sink.api import ApiServer
 from blaster.sink.betrace import QUIRKS, Betrace, check_quirks
 from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
 from blaster.sink.counts import SinkCounts
-from blaster.sink.faults import HTTP, FaultControl, Faulty, parse_all
+from blaster.sink.fault import HTTP
+from blaster.sink.fault_control import FaultControl, Faulty
+from blaster.sink.fault_grammar import parse_all
 from blaster.sink.http_receiver import HttpReceiver
 from blaster.units import parse_duration, quoted
 
@@ -46,8 +48,7 @@ class SinkOptions:
     answer takes besides; each protocol pretends for itself. ``receiver``: of OTLP/gRPC, wire
     (native), grpc (grpcio), or auto, which is wire where it was built. ``betrace``: peculiarities
     of the stand-in for BeTrace; ``violations_endpoint``: where it exports each violation as a span,
-    over OTLP/gRPC. ``fault``: faults on purpose, see sink.faults; ``fault_seed`` decides which
-    requests meet them.
+    over OTLP/gRPC. ``fault``: see sink.fault_grammar; ``fault_seed`` seeds their draw.
     """
 
     host: str = "127.0.0.1"
@@ -98,7 +99,7 @@ class SinkOptions:
 
 
 class Receiver(Faulty, Protocol):
-    """Listens for OTLP and scans what comes. ``kind``: as in sink.faults."""
+    """Listens for OTLP and scans what comes. ``kind``: as in sink.fault."""
 
     kind: str
 

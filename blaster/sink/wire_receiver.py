@@ -10,7 +10,7 @@ from blaster._wire import Receiver
 from blaster.address import cannot_listen
 from blaster.sink.capacity import NO_LIMIT, Capacity
 from blaster.sink.counts import SinkCounts
-from blaster.sink.faults import WIRE, Fault
+from blaster.sink.fault import WIRE, Fault
 
 MOST_MESSAGE_BYTES = (1 << 31) - (1 << 17)
 """A message has to fit into a stream's window, which HTTP/2 lets be 2**31 - 1 bytes."""
@@ -78,8 +78,8 @@ class WireReceiver:
         assert self._receiver is not None, "start() comes first"
         return self._receiver.scan(data, share, random)
 
-    def fault(self, faults: Sequence[Fault], seed: int) -> None:
-        """From now on these, whose time begins with the next request."""
+    def set_faults(self, faults: Sequence[Fault], seed: int) -> None:
+        """Replace the faults; their time begins with the next request."""
         assert self._receiver is not None, "start() comes first"
         self._receiver.fault(seed, tuple(fault.row() for fault in faults))
 

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable
+from blaster.otlp.status import DETAILS_TRAILER, retry_delay
 from blaster.transport.base import (
     EXPORT_METHOD,
     SENT_BYTES,
@@ -33,7 +34,6 @@ from blaster.transport.base import (
     Status,
 )
 from blaster.transport.outcomes import OutcomeLog
-from blaster.transport.retry_info import STATUS_DETAILS, retry_delay
 from blaster.transport.tls import Tls
 
 _NAP_NS = 50_000_000
@@ -272,7 +272,7 @@ def _asked_delay(error: grpc.aio.AioRpcError) -> int:
     """The delay (ns) of the RetryInfo that came with the error; -1: none."""
     metadata: Any = error.trailing_metadata()
     for key, value in metadata or ():
-        if key == STATUS_DETAILS and isinstance(value, bytes):
+        if key == DETAILS_TRAILER and isinstance(value, bytes):
             return retry_delay(value)
     return -1
 

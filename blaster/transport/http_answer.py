@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from blaster.otlp.wire_format import LENGTH_DELIMITED, VARINT, fields, read_varint
+from blaster.otlp import response as otlp_response
+from blaster.otlp import status
+from blaster.otlp.response import PartialSuccess
 from blaster.transport.base import Status
 from blaster.transport.http_response import Response
 
@@ -22,9 +24,6 @@ CONTENT_TYPES = {
 }
 
 MAX_DELAY_S = 10**9
-
-# ExportTraceServiceResponse, ExportTracePartialSuccess and google.rpc.Status.
-_PARTIAL_SUCCESS, _REJECTED, _ERROR_MESSAGE, _STATUS_MESSAGE = 1, 1, 2, 2
 
 
 class Answer(NamedTuple):
@@ -37,23 +36,10 @@ class Answer(NamedTuple):
     delay: int
 
 
-class _PartialSuccess(msgspec.Struct):
-    rejectedSpans: int | str = 0
-    errorMessage: str = ""
-
-
-class _JsonResponse(msgspec.Struct):
-    partialSuccess: _PartialSuccess | None = None
-
-
 class _BetraceResponse(msgspec.Struct):
     accepted: int | str
     rejected: int | str = 0
     errors: list[str] = []
-
-
-class _JsonStatus(msgspec.Struct):
-    message: str = ""
 
 
 def read_answer(response: Response, spans: int, encoding: str) -> Answer:
@@ -75,9 +61,9 @@ def read_answer(response: Response, spans: int, encoding: str) -> Answer:
         if encoding == "betrace":
             rejected, message = _betrace_rejected(response.body, spans)
         elif kind == CONTENT_TYPES["json"]:
-            rejected, message = _json_partial_success(response.body)
+            rejected, message = otlp_response.decode_json(response.body)
         else:
-            rejected, message = _partial_success(response.body)
+            rejected, message = otlp_response.decode(response.body)
     except ValueError:
         return _invalid("the answer is not an ExportTraceServiceResponse")
     if not 0 <= rejected <= spans:
@@ -106,31 +92,7 @@ def _content_type(response: Response) -> bytes:
     return response.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
-def _partial_success(body: bytes) -> tuple[int, str]:
-    rejected, message = 0, ""
-    for outer in fields(body):
-        if (outer.number, outer.wire_type) != (_PARTIAL_SUCCESS, LENGTH_DELIMITED):
-            continue
-        for field in fields(body, outer.start, outer.end):
-            if (field.number, field.wire_type) == (_REJECTED, VARINT):
-                rejected, _ = read_varint(body, field.start, field.end)
-                rejected -= 1 << 64 if rejected >= 1 << 63 else 0
-            elif (field.number, field.wire_type) == (_ERROR_MESSAGE, LENGTH_DELIMITED):
-                message = body[field.start : field.end].decode("utf-8", "replace")
-    return rejected, message
-
-
-def _json_partial_success(body: bytes) -> tuple[int, str]:
-    try:
-        partial = msgspec.json.decode(body, type=_JsonResponse).partialSuccess
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    if partial is None:
-        return 0, ""
-    return int(partial.rejectedSpans), partial.errorMessage
-
-
-def _betrace_rejected(body: bytes, spans: int) -> tuple[int, str]:
+def _betrace_rejected(body: bytes, spans: int) -> PartialSuccess:
     """What BeTrace's own ingest says: {accepted, rejected, errors}, which must add up."""
     try:
         said = msgspec.json.decode(body, type=_BetraceResponse)
@@ -138,7 +100,7 @@ def _betrace_rejected(body: bytes, spans: int) -> tuple[int, str]:
         raise ValueError(str(error)) from None
     if int(said.accepted) + int(said.rejected) != spans:
         raise ValueError("what was accepted and what was rejected are not what was sent")
-    return int(said.rejected), "; ".join(said.errors[:3])
+    return PartialSuccess(int(said.rejected), "; ".join(said.errors[:3]))
 
 
 def _error_message(response: Response, encoding: str) -> str:
@@ -147,14 +109,10 @@ def _error_message(response: Response, encoding: str) -> str:
     said = ""
     try:
         if kind == CONTENT_TYPES["json"]:
-            said = msgspec.json.decode(response.body, type=_JsonStatus).message
+            said = status.message_in_json(response.body)
         elif kind == CONTENT_TYPES["protobuf"]:
-            said = "".join(
-                response.body[field.start : field.end].decode("utf-8", "replace")
-                for field in fields(response.body)
-                if (field.number, field.wire_type) == (_STATUS_MESSAGE, LENGTH_DELIMITED)
-            )
-    except (ValueError, msgspec.MsgspecError, RecursionError):
+            said = status.message(response.body)
+    except ValueError:
         pass
     if not said and kind.startswith(b"text/"):
         said = response.body[:300].decode("utf-8", "replace")
