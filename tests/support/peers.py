@@ -91,7 +91,7 @@ class Peer:
         return f"http://127.0.0.1:{self.grpc_port}"
 
     def log(self) -> str:
-        """What the peer has printed so far."""
+        """Return all that the peer has printed so far."""
         return self._log.read_text(errors="replace")
 
     def wait_until_ready(self) -> None:
@@ -214,7 +214,7 @@ class Jaeger(Peer):
         return prometheus_sums(_get(f"http://127.0.0.1:{self.metrics_port}/metrics"))
 
 
-class Recorder(Peer):
+class CountingReceiver(Peer):
     """A receiver that keeps every request; see receiver.py."""
 
     def __init__(self, folder: Path, status: int, response: bytes, delay_s: float) -> None:
@@ -310,7 +310,7 @@ class Rotel(Peer):
         self,
         binary: Path,
         folder: Path,
-        own: Recorder,
+        own: CountingReceiver,
         exporter_endpoint: str | None,
         options: Sequence[str],
     ) -> None:
@@ -449,23 +449,23 @@ def nginx(
     ports = _proxy_ports(grpc_upstream, http_upstream)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nginx-")))
-        secured = (
-            f"ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key};" if tls else ""
-        )
-        servers = []
-        for kind, flags, port, upstream, passed in (
-            ("grpc", "http2", ports[0], grpc_upstream, "grpc_pass grpc://grpc;"),
+        certificate = ""
+        if tls:
+            certificate = f"ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key};"
+        passes = (
+            ("grpc", grpc_upstream, ports[0], "http2", "grpc_pass grpc://grpc;"),
             (
-                *("http", "", ports[1], http_upstream),
+                *("http", http_upstream, ports[1], ""),
                 'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://http;',
             ),
-        ):
-            if upstream is not None:
-                listen = f"listen 127.0.0.1:{port} {flags} {'ssl' if tls else ''};"
-                servers.append(
-                    f"upstream {kind} {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
-                    f"server {{ {listen} {secured} location / {{ {passed} }} }}\n"
-                )
+        )
+        servers = [
+            f"upstream {name} {{ server 127.0.0.1:{upstream}; keepalive 64; }}\n"
+            f"server {{ listen 127.0.0.1:{port} {protocol} {'ssl' if tls else ''}; {certificate}"
+            f" location / {{ {passing} }} }}\n"
+            for name, upstream, port, protocol, passing in passes
+            if upstream is not None
+        ]
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
         more = "".join(f"{setting};\n" for setting in settings)
@@ -541,7 +541,7 @@ def _proxy_ports(*upstreams: int | None) -> list[int]:
 @contextmanager
 def counting_receiver(
     *, status: int = 0, response: bytes = b"", delay_s: float = 0.0
-) -> Iterator[Recorder]:
+) -> Iterator[CountingReceiver]:
     """Runs a grpcio server that records all requests; for small tests only.
 
     Every request is answered after `delay_s` with the gRPC code `status` or, where that is 0, with
@@ -549,7 +549,7 @@ def counting_receiver(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-")))
-        yield _started(stack, Recorder(folder, status, response, delay_s))
+        yield _started(stack, CountingReceiver(folder, status, response, delay_s))
 
 
 def free_ports(count: int) -> list[int]:
