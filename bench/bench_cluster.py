@@ -1,4 +1,4 @@
-"""What a cluster costs its parent and its scheduler, by simulation.
+"""The cost of a cluster to its parent and its scheduler, by simulation.
 
 Reports as hosts make them, some of each host's seconds after the other, are decoded and merged as
 the parent does it: CPU seconds for each second of a run with 10, 100 and 1,000 hosts. How many
@@ -49,7 +49,7 @@ def plan_of(workers: int) -> Plan:
 
 
 def frames(requests: int, seconds: int, seed: int) -> list[bytes]:
-    """What a host says in so many seconds with so many requests in each."""
+    """The reports of a host in so many seconds with so many requests in each."""
     random, plan = np.random.default_rng(seed), plan_of(WORKERS)
     ledger = Ledger(WORKERS, plan.segments)
     told = Told(ledger, plan.segments, 0)
@@ -90,7 +90,7 @@ def parent(hosts: int, said: list[list[bytes]]) -> float:
 
 
 def link_bytes_a_second(rate: str, longer_s: int) -> float:
-    """What passes through a host's link to its scheduler in a second of a run at this rate; its
+    """Bytes through a host's link to its scheduler in a second of a run at this rate; its
     spans go to a sink on the host's own loopback."""
     with ExitStack() as stack:
         network = Network(stack, 2)

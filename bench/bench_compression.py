@@ -1,4 +1,4 @@
-"""What compression costs: a run with gzip against one without, and the libraries.
+"""The cost of compression: a run with gzip against one without, and the libraries.
 
 Runs are ``blaster run --rate max`` over wire into the embedded sink, 1,000 spans a request; spans
 per CPU-second of the workers and their parent. Libraries: bytes per CPU-second on the same batches,

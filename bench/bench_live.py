@@ -1,4 +1,4 @@
-"""What the live view and the metrics of a run cost: CPU of the parent, as a share of a core.
+"""The cost of the live view and of metrics: CPU of the parent, as a share of a core.
 
 Both are made once a second from a run of an hour whose series is full. The view is drawn at 80×24
 and 200×50; the metrics are those that --metrics-port hands out. Target for the view at 80×24: at

@@ -1,4 +1,4 @@
-"""What a steady load costs: the generator's share of a core, and how exact the rate is.
+"""The cost of a steady load: the generator's share of a core, and how exact the rate is.
 
 Each load is offered to the embedded sink; the share is CPU-seconds of the workers and their parent
 over the time of the run. It is also given against what grpcio would take for as many requests.

@@ -1,4 +1,4 @@
-"""TLS on the wire transport against TLS on grpcio, and against the clear.
+"""TLS on the wire transport against TLS on grpcio, and against plaintext.
 
 All sides are ``blaster run --rate max`` against the OpenTelemetry Collector (with a certificate on
 its gRPC receiver, and without), 1,000 and 100 spans a request, eight in flight; spans per
@@ -30,7 +30,7 @@ TARGETS = {1000: 2.0, 100: 5.0}
 
 @contextlib.contextmanager
 def collectors(folder: Path, authority: Authority) -> Iterator[dict[str, str]]:
-    """Two Collectors that throw all away: their endpoints, in the clear and over TLS."""
+    """Two Collectors that throw all away: their endpoints, in plaintext and over TLS."""
     build = subprocess.run(
         [ROOT / "tests" / "collector" / "build"], capture_output=True, text=True, check=True
     )

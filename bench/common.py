@@ -1,4 +1,4 @@
-"""What every benchmark here shares: the environment, medians, the JSON at the end.
+"""Shared by all benchmarks: the environment, medians, the JSON at the end.
 
 Run a benchmark as ``python bench/bench_NAME.py [--short]``.
 """

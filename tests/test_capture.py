@@ -474,7 +474,7 @@ def try_to_read(folder: Path, data: bytes) -> Capture | None:
 
 @given(mutated())
 def test_mutated_files_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data) -> None:
-    """Whatever is done to a file, it is read or refused in one line; and what is read are shapes
+    """A file with any change to it is read or refused in one line; and what is read are shapes
     that hold what Shape promises."""
     capture = try_to_read(tmp_path_factory.getbasetemp(), data)
     for shape in capture.shapes if capture is not None else ():
@@ -525,7 +525,7 @@ def test_inspect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sent.jsonl", "sent.pb"])
 def test_recording_reads_back(tmp_path: Path, name: str) -> None:
-    """What is recorded is read again, every span of it; a half-written record is cut off."""
+    """A recording is read back to the span; a half-written record is cut off."""
     path = tmp_path / name
     path.write_text("what was there before")
     recording = Recording(str(path))
@@ -610,7 +610,7 @@ def in_any_order(found: Counter[tuple[Any, ...]]) -> Counter[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", ["sent.json", "sent.pb"])
 def test_record_and_send_again(tmp_path: Path, name: str) -> None:
-    """What a run sent stands in its recording to the span, and is sent again as it was."""
+    """Every span of a run stands in its recording to the span, and is sent again as it was."""
     path, out = tmp_path / name, tmp_path / "r.json"
     common = ["--embedded", "--quiet", "--json", str(out), "--rate", "1000", "--duration", "1s"]
     ran = cli.blaster(
@@ -711,7 +711,7 @@ WRONG_USE = [
 def test_wrong_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
-    """What cannot be meant is refused in one line, and no file is touched."""
+    """Options that contradict each other are refused in one line, and no file is touched."""
     written(tmp_path, request_of(span(1))).rename(tmp_path / "F")
     before = (tmp_path / "F").read_bytes()
     monkeypatch.chdir(tmp_path)

@@ -94,8 +94,8 @@ def test_who_is_never_touched() -> None:
 
 
 def becomes(process: psutil.Process, stopped: bool) -> bool:
-    """Whether the process is stopped, or is not, before long: signals take their time."""
-    until = time.monotonic() + 5
+    """Return whether the process comes to be stopped, or not stopped: signals take their time."""
+    until = time.monotonic() + 30
     while (process.status() == psutil.STATUS_STOPPED) != stopped:
         if time.monotonic() > until:
             return False
@@ -142,8 +142,8 @@ def test_the_embedded_sink_paused_and_killed(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     read = cli.results(path)
     pause, kill = read["faults"]
-    assert pause["action"] == "pause" and 0.4 < pause["duration_s"] < 1.5
-    assert 0.9 < pause["t"] < 2 and pause["recovery_s"] is not None
+    assert pause["action"] == "pause" and pause["duration_s"] >= 0.5
+    assert pause["t"] >= 1 and pause["recovery_s"] is not None
     assert kill["action"] == "kill" and kill["recovery_s"] is None
     spans = read["spans"]
     lost = spans["rejected"] + spans["failed"] + spans["unknown"]

@@ -55,7 +55,7 @@ class Site:
         self._wait_for_sink()
 
     def counts(self) -> dict[str, Any]:
-        """What the sink has counted so far."""
+        """The sink's counts so far."""
         fetch = (
             "import sys, urllib.request as r;"
             "print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
@@ -244,7 +244,7 @@ def test_a_lost_host_can_end_the_run(loopback: DaskCluster, tmp_path: Path) -> N
     loopback.restart(loopback.hosts[0])
     found = results(file)
     assert process.returncode == 1 and loopback.hosts[0] in found["aborted"]
-    assert found["duration_s"] < 50 and found["spans"]["accepted"] > 0
+    assert found["spans"]["accepted"] > 0 and found["spans"]["sent"] < 60_000
 
 
 def test_ctrl_c(loopback: DaskCluster, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_check_says_what_each_host_has(loopback: DaskCluster) -> None:
 
 
 def test_a_trial_of_a_cluster_has_all_outcomes(loopback: DaskCluster) -> None:
-    """What a capacity search looks at: the hosts' Outcomes, by the parent's clock, in one array."""
+    """The input of a capacity search: the hosts' Outcomes, by the parent's clock, in one array."""
     with EmbeddedSink() as sink, Recorder() as recorder, StopSignals() as signals:
         options = Options(rate="1000", duration="1s", batch=10, endpoint=sink.endpoint, environ={})
         with joined(loopback.url, None, "stop") as members:

@@ -1,4 +1,4 @@
-"""What many hosts report adds up to what one would have: words, histograms, accounts."""
+"""The reports of many hosts add up to what one would have: words, histograms, accounts."""
 
 import asyncio
 import pickle
@@ -274,7 +274,7 @@ def final_of(run, ledger: Ledger) -> Final:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("reported", [0, 1, 2, 3])
 def test_a_lost_host_is_accounted_for(reported: int) -> None:
-    """What it had reported is kept; what was due while it might still send is unknown; what is due
+    """Its reports are kept; what was due while it might still send is unknown; what is due
     later was not offered. Both equations hold, and what the others did is untouched."""
     plan, random = plan_of(), np.random.default_rng(3)
     run, merged = merged_run(plan)

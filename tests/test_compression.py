@@ -72,7 +72,7 @@ class Taking:
     most=st.integers(0, 9),
 )
 def test_it_is_the_same_again(batches: list[bytes], repeats: int, name: str, most: int) -> None:
-    """What comes out decompresses to what went in, batch by batch, with its time, spans and number;
+    """Compressed batches decompress to the original ones, each with its time, spans and number;
     bytes are counted for those that were offered."""
     batches = [batch * repeats for batch in batches]
     scheduled, spans = np.arange(len(batches)), np.arange(len(batches)) + 5
@@ -176,7 +176,7 @@ def test_texts_do_not_compress_to_nothing(tmp_path: Path, workload: str) -> None
 
 
 def test_zstd_and_grpcio() -> None:
-    """What grpcio cannot do is refused in one line."""
+    """A compression that grpcio lacks is refused in one line."""
     ran = cli.blaster("run", "--embedded", "--transport", "grpc", "--compression", "zstd")
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()

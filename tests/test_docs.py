@@ -37,7 +37,7 @@ def test_every_command_and_option_stands_in_the_readme(command: str) -> None:
 
 
 def test_no_option_in_the_readme_is_unknown() -> None:
-    """What the README writes as an option of a command is one."""
+    """Each option that the README gives a command is one of it."""
     for command in COMMANDS:
         known = {o for p in COMMANDS[command].params for o in p.opts}
         cells = re.findall(r"^\| (`-.*?) \|", section(command), flags=re.MULTILINE)

@@ -37,7 +37,7 @@ def interval(begin_s: float, values_us: list[int]) -> Interval:
 
 @given(MICROSECONDS)
 def test_hdrhistogram_decodes_what_we_encode(values: list[int]) -> None:
-    """What we encode decodes to the histogram that HdrHistogram would have recorded."""
+    """Our encoding decodes to the histogram that HdrHistogram would have recorded."""
     ours, theirs = recorded(values)
     decoded = HdrHistogram.decode(encode(ours))
     assert decoded.get_total_count() == len(values)

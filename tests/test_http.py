@@ -198,6 +198,7 @@ def test_every_answer_is_counted(answer: http_peer.Answer, status: str, said: st
     timeout_s = 0.3 if status == "NO_ANSWER_TIMEOUT" else 10.0
     with http_peer.peer(answer) as peer, Sender(peer.port, timeout_s=timeout_s) as sender:
         sender.transport.connect(5)
+        begun = time.time()
         until = time.monotonic_ns() + 20_000_000_000
         assert sender.transport.send(chunk(3), until) == 3
         sender.transport.drain(until)
@@ -214,13 +215,13 @@ def test_every_answer_is_counted(answer: http_peer.Answer, status: str, said: st
     if status == "HTTP_429":
         assert delay == 7
     elif status == "HTTP_503":
-        assert delay == pytest.approx(RETRY_AT - time.time(), abs=30)
+        assert RETRY_AT - time.time() - 1 <= delay <= RETRY_AT - begun
     else:
         assert delay < 0
 
 
 def test_a_connection_that_ends_between_two_requests() -> None:
-    """What was sent as the peer hung up is unknown; what was not goes to the next connection."""
+    """A request sent as the peer hung up is unknown; one not sent goes to the next connection."""
     with http_peer.peer(says(OK, close=True)) as peer, Sender(peer.port) as sender:
         sender.transport.connect(5)
         for number in range(20):
@@ -294,14 +295,12 @@ def test_connections_carry_one_request_each() -> None:
 
 
 def test_stop_and_the_end_of_the_run() -> None:
-    """A stop ends send and wait within 100 ms; what has no answer at the end is abandoned."""
+    """A stop ends send, whatever its deadline; what has no answer at the end is abandoned."""
     with http_peer.peer(http_peer.silent) as peer, Sender(peer.port, connections=2) as sender:
         sender.transport.connect(5)
-        begun = time.monotonic_ns()
         threading.Timer(0.2, sender.stop.__setitem__, (0, 1)).start()
-        sender.transport.send(chunk(5), begun + 20_000_000_000)
-        took_s = (time.monotonic_ns() - begun) / 1e9
-        assert sender.sent[0] == 2 and took_s < 5
+        sender.transport.send(chunk(5), time.monotonic_ns() + 3_600_000_000_000)
+        assert sender.sent[0] == 2
         sender.transport.drain(time.monotonic_ns() + 100_000_000)
         assert sender.statuses(sender.transport.outcomes()) == {"ABANDONED": 2}
 
@@ -395,7 +394,7 @@ def test_no_response_breaks_the_reader(data: bytes, edits: list[tuple[int, bytes
 
 @given(st.integers(200, 599), st.binary(max_size=200), st.sampled_from(["protobuf", "json"]))
 def test_any_body_is_an_answer(status: int, body: bytes, encoding: str) -> None:
-    """Whatever a body holds, no more spans are rejected than were sent, and nothing is raised."""
+    """For any body, no more spans are rejected than were sent, and nothing is raised."""
     answer = read_answer(Response(status, {}, body, True), 10, encoding)
     assert 0 <= answer.rejected <= 10
     assert (answer.status == status) == (status >= 300)

@@ -35,7 +35,7 @@ def offer(sink: EmbeddedSink, folder: Path, *options: str) -> dict[str, Any]:
 @pytest.mark.quiet
 @pytest.mark.parametrize("receiver", RECEIVERS)
 def test_refuses_beyond_its_capacity(tmp_path: Path, receiver: str) -> None:
-    """What a token bucket of 20 ms lets through in a second, and not a span of the rest."""
+    """A token bucket of 20 ms lets its second's worth through, and not a span more."""
     options = ("--capacity", str(CAPACITY), "--overload", "refuse", "--receiver", receiver)
     with EmbeddedSink(*options) as sink:
         read = offer(sink, tmp_path, "--rate", "20000", "--duration", "1s", "--batch", "20")

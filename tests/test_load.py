@@ -48,7 +48,7 @@ STAGES = st.lists(
     st.integers(1, 30),
 )
 def test_shares_add_up_exactly(text, arrivals, burst, workers, per_trace, batch) -> None:
-    """Whatever the load, the workers' requests are those of the run, each once, in time; at any
+    """For any load, the workers' requests are those of the run, each once, in time; at any
     moment the spans due of all workers are those that the pacer has due, to a request."""
     scenario = Scenario(
         name="x",

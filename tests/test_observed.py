@@ -84,7 +84,7 @@ def test_the_json_says_what_the_bytes_say() -> None:
     ],
 )
 def test_what_betrace_answers(body: bytes, status: Status, rejected: int) -> None:
-    """What it says has to add up to what was sent; else nobody knows."""
+    """Its counts have to add up to what was sent; otherwise nothing is known."""
     response = Response(200, {b"content-type": b"application/json"}, body, True)
     answer = read_answer(response, 5, "betrace")
     assert (answer.status, answer.rejected) == (status, rejected)

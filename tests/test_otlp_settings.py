@@ -210,7 +210,7 @@ def test_nothing_shows_a_secret() -> None:
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0")), max_size=6))
 def test_values_are_found_in_the_command_line(arguments: list[str]) -> None:
-    """Whatever stands around it, the value of a header is found and nothing else is."""
+    """A header's value is found amid any other text, and nothing else is."""
     before = [a for a in arguments if a != "--header" and not a.startswith("--header=")]
     line = [*before, "--header", "k=v1", "--header=k=v2", "--header", "bare", *before]
     data = "\0".join([*line, ""]).encode()

@@ -65,7 +65,7 @@ def test_steady_is_an_integer_schedule(rate, seconds):
 
 @given(ramps, st.floats(0, 1))
 def test_ramp_follows_its_integral(ends, share):
-    """What a ramp has due is the integral of its rate, to within a span."""
+    """The spans due of a ramp are the integral of its rate, to within a span."""
     start, end, duration = ends
     pacer = Ramp(start, end, duration)
     t = int(share * duration)
@@ -86,7 +86,7 @@ def test_stages_follow_one_another(n, time):
 
 @given(sines, st.floats(0, 1))
 def test_sine_follows_its_integral(sine, share):
-    """What a sine has due is the integral of its rate, to within a span or two in a million."""
+    """The spans due of a sine are the integral of its rate, to a span or two in a million."""
     low, high, period, duration = sine
     pacer = Sine(*sine)
     t = int(share * duration) / NS

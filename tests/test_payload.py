@@ -1,4 +1,4 @@
-"""What is stamped: the kernel against its twin, and against opentelemetry-proto as decoder."""
+"""Stamped batches: the kernel against its twin, and against opentelemetry-proto as decoder."""
 
 from dataclasses import replace
 from fractions import Fraction

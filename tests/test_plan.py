@@ -95,7 +95,7 @@ outcome = st.tuples(
 
 @given(st.lists(outcome, max_size=30))
 def test_every_outcome_is_accounted_for_once(outcomes):
-    """What is recorded adds up: each span is accepted, rejected, failed or unknown, by its
+    """Recorded outcomes add up: each span is accepted, rejected, failed or unknown, by its
     request's status, and each request counts once by status."""
     rows = np.zeros(len(outcomes), OUTCOME)
     for row, (scheduled, sent, done, spans, status, rejected) in zip(rows, outcomes, strict=True):

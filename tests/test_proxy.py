@@ -89,7 +89,7 @@ def test_bytes_come_as_they_went_through_latency_jitter_and_bandwidth() -> None:
 
 
 def test_a_reader_that_is_slow_holds_the_sender_back() -> None:
-    """What waits in the proxy is bounded: sockets' buffers, and a megabyte each way."""
+    """The proxy buffers a bounded number of bytes: sockets' buffers, and a megabyte each way."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         proxy(listener.getsockname()[1]) as port,

@@ -70,7 +70,7 @@ def test_the_page_shows_what_results_json_says(
     drawn = chromium.run(browser.CANVASES)
     assert set(drawn) == RUN_CHARTS
     assert all(pixels > 1000 for pixels, _ in drawn.values()), drawn
-    assert chromium.said() == []
+    assert chromium.console_messages() == []
     assert chromium.run("return performance.getEntriesByType('resource').length") == 0
     shown, series = chromium.run(browser.SERIES), results["series"]
     begun = [0.0, *(point["t"] for point in series)]
@@ -116,7 +116,7 @@ def test_light_dark_and_phone(
     assert all(pixels > 1000 and 250 < wide < width for pixels, wide in drawn.values()), drawn
     press = "document.getElementById('theme').click(); " + back
     assert sum(map(int, re.findall(r"\d+", chromium.run(press)))) > 600  # light, whatever it was
-    assert chromium.said() == []
+    assert chromium.console_messages() == []
 
 
 def test_keyboard_and_tables(
@@ -194,7 +194,7 @@ def test_texts_of_results_are_never_markup(
     assert chromium.run("return window.hacked === undefined")
     assert chromium.run("return document.images.length") == 0
     assert HOSTILE in chromium.run("return document.querySelector('.notes').innerText")
-    assert chromium.said() == []
+    assert chromium.console_messages() == []
 
 
 def test_what_is_absent_is_left_out(
@@ -210,7 +210,7 @@ def test_what_is_absent_is_left_out(
     unwatched["series"] = [{**p, "target_cpu": None, "target_rss": None} for p in results["series"]]
     chromium.open(written(unwatched, tmp_path))
     assert set(chromium.run(browser.SERIES)["cpu"]) == {"generator"}
-    assert chromium.said() == []
+    assert chromium.console_messages() == []
 
 
 def test_an_hour_stays_below_5_mb(
@@ -234,7 +234,7 @@ def test_an_hour_stays_below_5_mb(
     chromium.open(page)
     drawn = chromium.run(browser.CANVASES)
     assert set(drawn) == RUN_CHARTS and all(pixels > 1000 for pixels, _ in drawn.values())
-    assert chromium.said() == []
+    assert chromium.console_messages() == []
 
 
 def trial(load: float, accepted: float) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def test_the_capacity_curve(chromium: browser.Browser, tmp_path: Path) -> None:
     fitted = np.array(shown["the law's fit"])
     assert np.interp(loads, fitted[:, 0], fitted[:, 1]) == pytest.approx(accepted, rel=0.01)
     assert "1,500 spans/s" in chromium.run("return document.getElementById('verdict').innerText")
-    assert chromium.said() == []
+    assert chromium.console_messages() == []
 
 
 def test_the_library_is_the_one_that_was_published() -> None:
@@ -346,7 +346,7 @@ def test_report_renders_what_run_wrote(made: Path) -> None:
     ],
 )
 def test_bad_files_are_one_line(tmp_path: Path, content: bytes | None, says: str) -> None:
-    """Whatever is in the file, the answer is one clear line."""
+    """A file that is no results file is refused in one clear line."""
     file = tmp_path / "x.json"
     if content is not None:
         file.write_bytes(content)
@@ -372,7 +372,7 @@ def test_bad_usage_is_exit_status_2(made: Path, tmp_path: Path) -> None:
 
 
 def test_control_characters_never_reach_the_terminal(made: Path, results: dict[str, Any]) -> None:
-    """What a file says cannot move the cursor, nor be taken for rich's markup."""
+    """Text from a file cannot move the cursor, nor be taken for rich's markup."""
     changed = {**results, "messages": {"\x1b[2J": "\x1b]0;title\x07[red]x[/nonsense]"}}
     changed["scenario"] = "[bold]\x1b[31m"
     changed["funnel"] = [{"stage": "[/x]", "spans": 5, "reason": "[/y]"}]

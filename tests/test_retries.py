@@ -96,7 +96,7 @@ def test_retry_info_is_read(delay_ns: int | None) -> None:
     | st.builds(lambda n, d: status_details(n)[:d], st.integers(0, 99), st.integers(0, 80))
 )
 def test_retry_info_of_anything(data: bytes) -> None:
-    """What is no Status with a RetryInfo is no delay, and no error."""
+    """Bytes that are no Status with a RetryInfo give no delay, and no error."""
     assert retry_delay(data) >= -1
 
 
@@ -131,7 +131,7 @@ class Soon(Backoff):
 
 @dataclass
 class Try:
-    """What becomes of one try: its status, and whether the peer has the spans then."""
+    """The end of one attempt: its status, and whether the peer has the spans then."""
 
     status: Status
     received: bool
@@ -247,7 +247,7 @@ def test_every_request_ends_once(
     stop: bool,
     seed: int,
 ) -> None:
-    """Whatever becomes of the tries: one outcome a request, each span counted once, and what the
+    """However the attempts end: one outcome a request, each span counted once, and what the
     peer received lies between accepted and accepted + unknown + possible duplicates."""
     sent, stopped = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
     inner = Scripted(scripts, cap, sent, stopped)
@@ -299,7 +299,7 @@ def test_every_request_ends_once(
 
 @dataclass
 class Case:
-    """What a server answers to the tries of a request, and what must come of it."""
+    """A server's answers to the attempts of a request, and the outcome that must follow."""
 
     answers: list[tuple[int, int | None]]  # status, and RetryInfo's delay
     status: Status
@@ -445,7 +445,7 @@ def test_against_a_server(monkeypatch: pytest.MonkeyPatch, name: str, mode: str)
 
 @pytest.mark.parametrize("name", TRANSPORTS)
 def test_retried_runs_balance(tmp_path: Path, name: str) -> None:
-    """What a target refuses is sent again, counted apart, and ends as it was refused at last."""
+    """A refused request is sent again, counted apart, and ends with the last refusal's status."""
     out = tmp_path / "r.json"
     tries = 0
 

@@ -163,7 +163,7 @@ def test_collector_counts_the_same(tmp_path: Path, collector_binary: Path, trans
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_collector_that_refuses(tmp_path: Path, collector_binary: Path, transport: str) -> None:
-    """What a Collector at its memory limit refuses is failed, to the span, each retry of it was
+    """Spans refused by a Collector at its memory limit are failed, to the span, each retry was
     refused too, and it is the limit."""
     out = tmp_path / "r.json"
     with peers.collector(collector_binary, memory_limit_mib=1) as target:

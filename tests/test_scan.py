@@ -254,7 +254,7 @@ def test_counts_equal_the_twins(batch: list[bytes]) -> None:
 @given(st.sampled_from(sorted(PATHS)), st.lists(fields, min_size=1, max_size=4))
 @example("span", [bytes.fromhex("0b01296440f0dbf942bc0c")])  # field 0 inside a group
 def test_odd_wire_bytes_get_protobufs_verdict(where: str, parts: list[bytes]) -> None:
-    """Whatever fields stand in whichever message, protobuf and the scan agree on the verdict."""
+    """Protobuf and the scan agree on every message, whichever fields it holds."""
     agree(at(PATHS[where], b"".join(parts)))
 
 

@@ -22,7 +22,7 @@ def test_average_and_worst_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_day_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept does not grow with the looks."""
+    """Memory does not grow with the number of samples."""
     monkeypatch.setattr(schedstat, "_read", lambda pid: (pid, pid))
     sched = SchedStat([1, 2])
     sched.look(0)

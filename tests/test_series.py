@@ -1,4 +1,4 @@
-"""What is made of a run's series: synthetic runs of days, by a clock that nobody waits for."""
+"""Trends, steadiness and recovery from a run's series: synthetic runs of days."""
 
 import numpy as np
 import pytest
@@ -146,7 +146,7 @@ def test_recovery_takes_its_time(seconds: int) -> None:
 
 
 def test_no_recovery() -> None:
-    """What is not back at the end has not recovered; a lull of two seconds is no recovery; a
+    """A figure not back at the end has not recovered; a lull of two seconds is no recovery; a
     scenario without a peak has none to recover from."""
     found = recovery(spiked(60), load("spike"), 0)
     assert found is not None and found.latency_ms is not None

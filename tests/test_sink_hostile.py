@@ -7,7 +7,6 @@ import http.client
 import random
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -169,7 +168,6 @@ def test_a_slow_loris_at_the_api_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     port = server.start()
     try:
         ended: list[bytes] = []
-        begun = time.monotonic()
         threads = [
             threading.Thread(target=dribble, args=(port, b"GET /" + b"x" * 2000, ended))
             for _ in range(70)  # more than it has places for
@@ -179,7 +177,6 @@ def test_a_slow_loris_at_the_api_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
         for thread in threads:
             thread.join(30)
             assert not thread.is_alive()
-        assert time.monotonic() - begun < 30
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         with contextlib.closing(client):
             client.request("GET", "/healthz")

@@ -281,7 +281,7 @@ values = st.recursive(
 
 @given(values)
 def test_any_json_is_converted_or_refused(document: object) -> None:
-    """Whatever the JSON says, it becomes a message, or ValueError is raised."""
+    """Any JSON becomes a message, or ValueError is raised."""
     try:
         data = to_protobuf(json.dumps(document).encode())
     except ValueError:

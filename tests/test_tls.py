@@ -126,7 +126,7 @@ def test_wrong_certificates(
 def test_tls_where_none_is_and_none_where_tls_is(
     collector_binary: Path, authority: Authority, server: Pair, transport: str
 ) -> None:
-    """A peer in the clear behind https, and one with TLS behind http, are told apart."""
+    """A peer in plaintext behind https, and one with TLS behind http, are told apart."""
 
     def said(scheme: str, port: int, over: str = transport) -> str:
         ca = authority.file if scheme == "https" else None

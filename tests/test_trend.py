@@ -66,7 +66,7 @@ def test_a_trend_turns_with_time(y) -> None:
 
 
 def test_a_flat_or_short_series_has_no_sure_trend() -> None:
-    """What never changes is sure of nothing; nine points are no series."""
+    """A constant has no sure trend; nine points are no series."""
     flat = trend_of(np.arange(50.0), np.full(50, 7.0))
     assert flat is not None and not flat.is_sure and flat.slope_per_s == 0 and flat.level == 7
     assert trend_of(np.arange(9.0), np.arange(9.0)) is None

@@ -143,7 +143,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 
 @given(st.integers(1, 366 * 86_400 * S))
 def test_a_formatted_duration_reads_back(duration_ns: int) -> None:
-    """What format_duration writes, parse_duration reads back to the nanosecond."""
+    """parse_duration reads back to the nanosecond whatever format_duration writes."""
     assert units.parse_duration(units.format_duration(duration_ns)) == duration_ns
 
 
@@ -200,6 +200,6 @@ def test_format_count() -> None:
 
 @given(st.text())
 def test_quoted_is_one_short_line(text: str) -> None:
-    """Whatever is quoted fits into one line of an error and shows no control character."""
+    """A quoted text fits into one line of an error and shows no control character."""
     assert units.quoted(text).isprintable()
     assert len(units.quoted(text)) <= 60

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support import cli
-from support.fake_backend import Reply, fake_backend, within
+from support.fake_backend import Reply, fake_backend
 from typer.testing import CliRunner
 
 from blaster.backends.betrace import EXPRESSIONS, NEWER, OLDER, Betrace
@@ -82,7 +82,7 @@ def test_the_scenarios_from_rules_to_detection(
     [(("snake", "twice", "old-dialect"), "older"), (("new-dialect", "no-metrics"), "newer")],
 )
 def test_either_dialect_either_style(tmp_path: Path, quirks: tuple[str, ...], dialect: str) -> None:
-    """What is recorded twice counts once; the rules are there during the run and not after it."""
+    """A violation recorded twice counts once; the rules are there during the run, not after it."""
     out = tmp_path / "r.json"
     options = [part for quirk in quirks for part in ("--betrace", quirk)]
     with EmbeddedSink(*options) as sink:
@@ -218,13 +218,10 @@ def verify(url: str, sent: Sent, limit_s: float = 1.0, timeout_s: float = 0.5) -
     betrace = Betrace(Client(parse_base("--verify", url, 80), timeout_s=timeout_s))
     flow = Flow(sent.accepted, sent.accepted)
     wait = Wait(limit_s, lambda: False)
-    begun = time.monotonic()
     betrace.prepare(wait)
     wait.accepted_at = time.monotonic()
     betrace.verify(sent, flow, wait)
     betrace.close()
-    # At most: readiness, the counter and the lists, each with its limit, and the requests.
-    assert within(4 * limit_s + 20 * timeout_s, begun)
     return betrace.verification, flow.stages[-1]
 
 
@@ -337,7 +334,7 @@ FAULTS: dict[str, Any] = {
 @pytest.mark.parametrize("where", ["/v1/health", "/v1/rules", "/v1/violations", "/metrics", ""])
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_faults_are_one_line_in_the_verdict(fault: str, where: str) -> None:
-    """Wherever it goes wrong and however: told in a line, within the limit, and never raised."""
+    """Wherever it goes wrong and however: told in a line, and never raised."""
     sent = sent_of()
     recorded = Recorded(sent)
     recorded.ingested = 100

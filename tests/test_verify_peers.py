@@ -61,7 +61,7 @@ def test_every_stage_agrees_to_the_span(collector_binary: Path, tmp_path: Path) 
 
 
 def test_a_tail_sampler_keeps_what_its_policy_says(collector_binary: Path, tmp_path: Path) -> None:
-    """What is exported lies in the interval that the stated policy gives; all kept violations are
+    """The exported share lies in the interval that the stated policy gives; all kept violations are
     detected, and of those left to chance some."""
     sampling = {
         "decision_wait": "1s",
@@ -129,7 +129,7 @@ def test_a_full_queue_loses_at_the_export(collector_binary: Path, tmp_path: Path
 
 
 def test_a_memory_limiter_refuses_at_the_door(collector_binary: Path, tmp_path: Path) -> None:
-    """What is refused was never accepted: the loss is where the answers say it is."""
+    """Refused spans were never accepted: the loss is where the answers say it is."""
     with peers.collector(collector_binary, memory_limit_mib=1) as peer:
         status, read = run(
             *(tmp_path, "--duration", "1s", "--retry", "off", "--verify", collector_url(peer)),

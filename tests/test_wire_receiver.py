@@ -325,15 +325,12 @@ def test_timeouts() -> None:
             assert one.listen(late).goaway in ("closed", h2.NO_ERROR)
         for one in (frame, payload, block):
             assert one.listen(late).goaway == h2.CALM
-        assert time.monotonic() - opened < 4
         slow.join()
         for one in (data, message, dripping):
-            got = one.listen(time.monotonic() + 0.5)
-            assert got.statuses == {1: h2.DEADLINE_EXCEEDED}
-        assert window.listen(time.monotonic() + 0.2).resets == {1: 8}  # CANCEL
-        assert idle.listen(time.monotonic() + 0.2).goaway is None
+            assert one.listen(late).statuses == {1: h2.DEADLINE_EXCEEDED}
+        assert window.listen(late).resets == {1: 8}  # CANCEL
         assert idle.listen(late).goaway == h2.NO_ERROR
-        assert time.monotonic() - opened > 3.9
+        assert time.monotonic() - opened >= 4  # not before its own limit
         assert receiver.counts()["spans"] == 2  # window's and idle's
         serves(receiver)
 

@@ -81,7 +81,7 @@ def test_kernel_equals_twin(name, layout, first, traces, data):
 @settings(max_examples=min(60, settings.default.max_examples))
 @given(NAMES, st.sampled_from(LAYOUTS), st.integers(0, 2**40), st.integers(1, 16))
 def test_counts_are_exact(name, layout, first, traces):
-    """What any traces hold, in spans and violations of each rule, is known from their numbers."""
+    """The spans and violations of each rule in any traces follow from their numbers."""
     mix = mix_of(name, layout)
     for part, batch in enumerate(stamped(mix, first, traces)):
         spans = [span for _, span in decoded(batch)]
@@ -359,7 +359,7 @@ def test_a_trace_has_one_number_of_a_source_per_trace():
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 300))
 def test_a_deal_sends_every_part_once(parts, window, blocks):
-    """Whatever the window, every part of every block goes out in one request, within its window."""
+    """For any window, every part of every block goes out in one request, within its window."""
     deal = Deal(parts, window, blocks)
     request = np.arange(blocks * parts)
     block, part = deal.of(request)

@@ -50,10 +50,10 @@ class Browser:
         self.driver.get(page.as_uri())
 
     def run(self, script: str) -> Any:
-        """What the script returns."""
+        """Run the script in the page and return its result."""
         return self.driver.execute_script(script)  # type: ignore[no-untyped-call]
 
-    def said(self) -> list[str]:
+    def console_messages(self) -> list[str]:
         """The console's messages since it was asked last."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 

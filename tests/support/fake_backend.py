@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,8 +92,3 @@ def fake_backend(answer: Answerer) -> Iterator[Fake]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def within(seconds: float, begun: float) -> bool:
-    """Whether no more than so many seconds have passed since ``begun``: a limit of the limits."""
-    return time.monotonic() - begun < seconds

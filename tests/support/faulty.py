@@ -38,7 +38,7 @@ TRANSPORTS = [
     *(["http"] if "http" in choice.NAMES else []),
 ]
 SHOWN = {"wire": "wire", "grpc": "wire", "http": "http"}
-"""What of the sink's receivers each transport meets."""
+"""The kind of the sink's receiver that each transport meets."""
 
 
 def request(number: int) -> bytes:
@@ -58,7 +58,7 @@ def raised() -> tuple[Any, Any]:
 
 @dataclass
 class Books:
-    """What a run booked, in spans, and its requests by status."""
+    """A run's accounts, in spans, and its requests by status."""
 
     sent: int
     accepted: int

@@ -42,7 +42,7 @@ class Program:
 
 
 def _until(file: Path, program: Program) -> Any:
-    """What a JSON file holds, once it is there."""
+    """Return the content of a JSON file, once it is there."""
     until = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until:
         if program.process.poll() is not None:
@@ -153,7 +153,7 @@ class Network:
         self.addresses = [self._host(number) for number in range(1, count + 1)]
 
     def prefix(self, address: str) -> list[str]:
-        """What runs a command in the namespace of ``address``."""
+        """Return the words that run a command in the namespace of ``address``."""
         return ["ip", "netns", "exec", self._name(address)]
 
     def pids(self, address: str) -> list[int]:
@@ -186,7 +186,7 @@ class Network:
         self._in(self._name(address), f"ip route del blackhole {peer}/32")
 
     def limit(self, address: str, rate: str) -> None:
-        """What ``address`` sends goes out at this rate at most, as 2mbit."""
+        """Limit the rate at which ``address`` sends, as ``2mbit``."""
         shape = f"rate {rate} burst 4kb latency 4s"
         self._in(self._name(address), f"tc qdisc replace dev eth0 root tbf {shape}")
 

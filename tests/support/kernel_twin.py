@@ -18,7 +18,7 @@ _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 def columns(
     seed: int, mix: Mix, first: Int64, counts: Int64, ended: Int64, parts: Int64, quota: Int64
 ) -> tuple[list[list[int]], list[int], list[int]]:
-    """What ColumnSource.make must make: the arrays without the digits, the variants, the spans."""
+    """The expected result of ColumnSource.make: arrays without the digits, variants, spans."""
     odd_trace, odd_span = (int(odd_multiplier(seed, purpose)) for purpose in ("trace", "span"))
     most = max(shape.spans for shape in mix.shapes)
     arrays: list[list[int]] = [[], [], [], [], []]

@@ -12,7 +12,7 @@ from blaster.payload.template import Template
 
 
 def stamp(template: Template, columns: Columns) -> list[bytes]:
-    """What the kernel stamps from these columns."""
+    """Return the batches that the kernel stamps from these columns."""
     filling = template.filling(columns.arrays)
     takes = sum(len(template.variants[v].data) for v in columns.variants.tolist())
     out = bytearray(takes + template.frame_bytes * len(columns.counts))
