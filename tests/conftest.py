@@ -1,20 +1,24 @@
-"""Fixtures and settings that all tests share."""
+"""Fixtures and settings that all tests share.
+
+pytest-xdist runs the tests in several processes with `--dist=worksteal`: each begins with a run of
+neighbouring tests, so that a module's fixtures are made in one or two processes only, and who has
+none left takes from whoever has most. Its groups would say more, but xdist 3.8 marks them in
+`Item._nodeid`, which pytest 9.2 reads no longer: `--dist=loadgroup` groups nothing there.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import functools
 import importlib.util
 import os
 import shutil
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from support.certificates import Authority, Pair
@@ -73,36 +77,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Turns(Path(config.option.basetemp).parent))
 
 
-class Scheduling(LoadScopeScheduling):
-    """Who runs what: the files with quiet tests are one process's, one after the other; a file
-    whose tests share a fixture is one process's; any other test is whoever's is free."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return scope(self.config.rootpath / file) or nodeid
-
-
-@functools.cache
-def scope(file: Path) -> str | None:
-    text = file.read_text()
-    if "pytest.mark.quiet" in text:
-        return "quiet"
-    return file.name if 'scope="module"' in text else None
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    return Scheduling(config, log)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The quiet tests are first, and what can't be divided is begun before what can."""
-    items.sort(key=lambda item: (not is_quiet(item), scope(item.path) is None))
+    """The quiet tests come first: all are then in the first process's share."""
+    items.sort(key=lambda item: not is_quiet(item))
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs the tests' certificates."""
+    """The authority that signs the tests' certificates."""
     from support.certificates import Authority
 
     return Authority(tmp_path_factory.mktemp("certificates"))
