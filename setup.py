@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 
 ABI3 = [("Py_LIMITED_API", "0x030B0000")]
 CFLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Wno-cast-function-type"]
+CFLAGS += ["-fvisibility=hidden"]
 LDFLAGS = []
 if os.environ.get("BLASTER_WERROR"):
     CFLAGS += ["-Werror"]
@@ -51,11 +52,15 @@ extensions = [extension("_native", NATIVE)]
 # Optional: without libnghttp2 everything works on grpcio. zlib is for gzip from other clients.
 nghttp2 = pkg_config("libnghttp2 zlib", "--libs")
 if nghttp2 is not None:
-    wire = ["wire_module.c", "wire_client_type.c", "wire_client.c", "wire_conn.c"]
+    wire = ["wire_module.c", "wire_client_type.c"]
+    wire += ["wire_client.c", "wire_greeting.c", "wire_links.c", "wire_requests.c", "wire_conn.c"]
+    wire += ["wire_output.c", "wire_input.c", "wire_response.c"]
     wire += ["wire_headers.c", "wire_answer.c"]
     wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
-    wire += ["receiver_conn.c", "receiver_head.c", "receiver_pool.c", "receiver_gunzip.c"]
-    wire += ["receiver_capacity.c", "receiver_faults.c", "unzstd.c"]
+    wire += ["receiver_conn.c", "receiver_input.c", "receiver_frames.c", "receiver_messages.c"]
+    wire += ["receiver_streams.c", "receiver_output.c", "receiver_head.c", "receiver_pool.c"]
+    wire += ["receiver_capacity.c", "receiver_faults.c"]
+    wire += ["h2_frame.c", "receiver_gunzip.c", "unzstd.c"]
     flags, libraries = pkg_config("libnghttp2 zlib", "--cflags") or [], [*nghttp2, "-lm"]
     zstd = pkg_config("libzstd", "--libs")
     if zstd is not None:

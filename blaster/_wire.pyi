@@ -32,7 +32,7 @@ class Traffic(TypedDict):
     connections: int
     accepted: int
     turned_away: int
-    breaches: int
+    connection_errors: int
     refused: int
     buffered: int
 
@@ -83,7 +83,7 @@ class Receiver:
         """What was counted so far. Any thread may ask; everything that was answered is in it."""
 
     def traffic(self) -> Traffic:
-        """Connections open, accepted, turned away and ended for their breaches; and more."""
+        """Connections open, accepted, turned away and ended by connection errors; and more."""
 
     def watch(self, rules: int, /) -> None:
         """As Scanner.watch: keeps the spans that break one of these rules. Any thread may ask."""

@@ -7,6 +7,7 @@
 #ifndef BLASTER_RECEIVER_CONN_H
 #define BLASTER_RECEIVER_CONN_H
 
+#include "grpc_status.h"
 #include "receiver_faults.h"
 #include "receiver_gunzip.h"
 #include "receiver_pool.h"
@@ -15,17 +16,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* Status codes of gRPC that the receiver itself uses. */
-enum grpc_status {
-    GRPC_OK = 0,
-    GRPC_INVALID_ARGUMENT = 3,
-    GRPC_DEADLINE_EXCEEDED = 4,
-    GRPC_RESOURCE_EXHAUSTED = 8,
-    GRPC_UNIMPLEMENTED = 12,
-    GRPC_INTERNAL = 13,
-    GRPC_UNAVAILABLE = 14,
-};
 
 /* What a call is answered with, and when; the message may be NULL. Errors are answered at once. */
 struct grpc_answer {
@@ -55,13 +45,13 @@ struct conn_shared {
     struct gunzip gunzip;
     struct unzstd unzstd;
     struct stream *free_streams;
-    struct stream *first_later, *last_later; /* calls whose answers' time is still to come */
+    struct stream *first_deferred, *last_deferred; /* calls, by the time of their answers */
     conn_deliver deliver;
     void *context;
-    int64_t now;         /* nanoseconds of a monotonic clock, set by the owner */
-    uint64_t refused;    /* calls answered with an error, deliver's own included */
-    uint64_t breaches;   /* connections ended because of what the peer did */
-    uint8_t spill[1024]; /* written to in place of output that memory is short for */
+    int64_t now;                /* nanoseconds of a monotonic clock, set by the owner */
+    uint64_t refused;           /* calls answered with an error, deliver's own included */
+    uint64_t connection_errors; /* connections ended because of what the peer did */
+    uint8_t spill[1024];        /* written to in place of output that memory is short for */
 };
 
 void conn_shared_init(struct conn_shared *shared, const struct conn_limits *limits,
@@ -92,15 +82,16 @@ size_t conn_feed(struct conn *conn, const uint8_t *data, size_t length);
 const uint8_t *conn_output(const struct conn *conn, size_t *length);
 void conn_sent(struct conn *conn, size_t length);
 
-/* When the next answer that was put off is due; INT64_MAX: there is none. */
+/* When the next deferred answer is due; INT64_MAX: there is none. */
 int64_t conn_due(const struct conn_shared *shared);
 
 /* Answers the call whose time has come, if there is one, and returns the owner of its connection,
  * whose output is then to be sent; NULL when no answer is due. */
 void *conn_next_due(struct conn_shared *shared);
 
-/* Sends what is owed by the time: to be called some fifty times a second. */
-void conn_hurry(struct conn *conn);
+/* Opens the windows that a fault has shut, once their time has come: to be called some fifty times
+ * a second. */
+void conn_reopen_windows(struct conn *conn);
 
 /* True once the connection is to be reset, with all that is in it. */
 bool conn_aborted(const struct conn *conn);

@@ -71,7 +71,7 @@ bool faults_refuse(struct fault_table *table, int64_t now) {
     return false;
 }
 
-bool faults_deaf(const struct fault_table *table, int64_t now) {
+bool faults_refuse_all(const struct fault_table *table, int64_t now) {
     for (size_t i = 0; i < table->count && table->started != 0; i++) {
         const struct fault *fault = &table->faults[i];
         if (fault->kind == FAULT_REFUSE && fault->share >= ALL && !fault->once &&

@@ -65,6 +65,6 @@ void faults_draw(struct fault_table *table, int64_t now, struct fault_draw *draw
 bool faults_refuse(struct fault_table *table, int64_t now);
 
 /* Whether all connections are to be refused now: nobody should be listening. */
-bool faults_deaf(const struct fault_table *table, int64_t now);
+bool faults_refuse_all(const struct fault_table *table, int64_t now);
 
 #endif

@@ -1,4 +1,6 @@
 #include "receiver_head.h"
+
+#include "h2_frame.h"
 #include "unzstd.h"
 
 #include <string.h>
@@ -151,7 +153,7 @@ enum head_result head_read(struct head_reader *reader, const uint8_t *block, siz
         block += used;
         length -= (size_t)used;
         if (flags & NGHTTP2_HD_INFLATE_EMIT) {
-            head->size += nv.namelen + nv.valuelen + 32;
+            head->size += nv.namelen + nv.valuelen + H2_FIELD_OVERHEAD;
             if (head->size > HEAD_SIZE_MAX)
                 return HEAD_TOO_LARGE;
             if (nv.namelen > 0 && nv.name[0] == ':')

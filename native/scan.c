@@ -10,6 +10,7 @@
 #include "scan.h"
 
 #include "idset.h"
+#include "varint.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -108,24 +109,10 @@ static inline uint32_t load_fixed32(const uint8_t *p) {
     return value;
 }
 
-/* Bits past the 64th are dropped, as protobuf drops them. */
-static const uint8_t *read_varint(const uint8_t *p, const uint8_t *end, uint64_t *value) {
-    uint64_t sum = 0;
-    for (unsigned shift = 0; shift < 70 && p < end; shift += 7) {
-        uint8_t byte = *p++;
-        sum |= (uint64_t)(byte & 0x7f) << shift;
-        if (byte < 0x80) {
-            *value = sum;
-            return p;
-        }
-    }
-    return NULL;
-}
-
 /* A tag or a length: at most five bytes, and no more than `limit`. */
 static const uint8_t *read_short_varint(const uint8_t *p, const uint8_t *end, uint64_t limit,
                                         uint64_t *value) {
-    const uint8_t *next = read_varint(p, end, value);
+    const uint8_t *next = varint_read(p, end, value);
     return next != NULL && next - p <= 5 && *value <= limit ? next : NULL;
 }
 
@@ -182,7 +169,7 @@ static const uint8_t *skip_field(const uint8_t *p, const uint8_t *end, uint32_t 
         uint64_t ignored;
         switch (tag & 7) {
         case VARINT:
-            p = read_varint(p, level->end, &ignored);
+            p = varint_read(p, level->end, &ignored);
             break;
         case FIXED64:
             p = level->end - p >= 8 ? p + 8 : NULL;
@@ -318,7 +305,7 @@ static const uint8_t *scan_status(const uint8_t *p, const uint8_t *end, uint32_t
             return NULL;
         if (tag == TAG(3, VARINT)) {
             uint64_t value;
-            if ((p = read_varint(p, end, &value)) == NULL)
+            if ((p = varint_read(p, end, &value)) == NULL)
                 return NULL;
             *code = (uint32_t)value; /* an enum: 32 bits of it count */
         } else if ((p = skip_field(p, end, tag, OPAQUE, SPAN_DEPTH + 1)) == NULL) {

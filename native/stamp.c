@@ -1,24 +1,8 @@
 #include "stamp.h"
 
+#include "varint.h"
+
 #include <string.h>
-
-static size_t varint_length(size_t value) {
-    size_t length = 1;
-    while (value >= 0x80) {
-        value >>= 7;
-        length++;
-    }
-    return length;
-}
-
-static uint8_t *write_varint(uint8_t *out, size_t value) {
-    while (value >= 0x80) {
-        *out++ = (uint8_t)(value | 0x80);
-        value >>= 7;
-    }
-    *out++ = (uint8_t)value;
-    return out;
-}
 
 size_t stamp_traces_length(const struct stamp_template *template, const uint16_t *variants,
                            size_t traces) {
@@ -65,7 +49,7 @@ static uint8_t *write_frames(const struct stamp_framing *framing, size_t traces_
     for (size_t i = 0; i < framing->frame_count; i++) {
         const struct stamp_frame *frame = &framing->frames[i];
         *out++ = frame->tag;
-        out = write_varint(out, lengths[i]);
+        out = varint_write(out, lengths[i]);
         memcpy(out, frame->prefix, frame->prefix_length);
         out += frame->prefix_length;
     }

@@ -1,5 +1,8 @@
 #include "wire_answer.h"
 
+#include "grpc_status.h"
+#include "varint.h"
+
 #include <string.h>
 
 void wire_answer_reset(struct wire_answer *answer) {
@@ -100,7 +103,7 @@ void wire_answer_field(struct wire_answer *answer, const uint8_t *name, size_t n
         if (answer->grpc_status != WIRE_GRPC_NONE || status < 0)
             answer->grpc_status = WIRE_GRPC_MALFORMED;
         else
-            answer->grpc_status = status <= 16 ? status : WIRE_GRPC_UNKNOWN;
+            answer->grpc_status = status <= GRPC_UNAUTHENTICATED ? status : GRPC_UNKNOWN;
     } else if (is(name, name_length, "grpc-encoding")) {
         answer->encoding = is(value, value_length, "identity") ? WIRE_IDENTITY
                            : is(value, value_length, "gzip")   ? WIRE_GZIP
@@ -116,20 +119,20 @@ void wire_answer_field(struct wire_answer *answer, const uint8_t *name, size_t n
 int wire_http_to_grpc(int http_status) {
     switch (http_status) {
     case 400:
-        return 13; /* INTERNAL */
+        return GRPC_INTERNAL;
     case 401:
-        return 16; /* UNAUTHENTICATED */
+        return GRPC_UNAUTHENTICATED;
     case 403:
-        return 7; /* PERMISSION_DENIED */
+        return GRPC_PERMISSION_DENIED;
     case 404:
-        return 12; /* UNIMPLEMENTED */
+        return GRPC_UNIMPLEMENTED;
     case 429:
     case 502:
     case 503:
     case 504:
-        return 14; /* UNAVAILABLE */
+        return GRPC_UNAVAILABLE;
     default:
-        return WIRE_GRPC_UNKNOWN;
+        return GRPC_UNKNOWN;
     }
 }
 
@@ -142,16 +145,10 @@ struct field {
 };
 
 static bool varint(const uint8_t **at, const uint8_t *end, uint64_t *out) {
-    uint64_t value = 0;
-    for (int shift = 0; shift < 64 && *at < end; shift += 7) {
-        uint8_t byte = *(*at)++;
-        value |= (uint64_t)(byte & 127) << shift;
-        if (byte < 128) {
-            *out = value;
-            return true;
-        }
-    }
-    return false;
+    const uint8_t *next = varint_read(*at, end, out);
+    if (next != NULL)
+        *at = next;
+    return next != NULL;
 }
 
 /* 1: a field was read; 0: the message ends here; -1: it is malformed. */

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_GRPC_NONE = -1, WIRE_GRPC_MALFORMED = -2, WIRE_GRPC_UNKNOWN = 2 };
+enum { WIRE_GRPC_NONE = -1, WIRE_GRPC_MALFORMED = -2 };
 enum { WIRE_MESSAGE_MAX = 1024, WIRE_DETAILS_MAX = 8192 };
 
 enum wire_encoding { WIRE_IDENTITY, WIRE_GZIP, WIRE_ZSTD, WIRE_OTHER_ENCODING };

@@ -8,12 +8,13 @@
 #ifndef BLASTER_WIRE_CONN_H
 #define BLASTER_WIRE_CONN_H
 
-#include <nghttp2/nghttp2.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "grpc_status.h"
+#include "h2_frame.h"
 #include "receiver_gunzip.h"
 #include "unzstd.h"
 #include "wire_answer.h"
@@ -21,10 +22,6 @@
 #include "wire_tls.h"
 
 enum {
-    WIRE_FRAME_HEADER = 9,
-    WIRE_FRAME_DEFAULT = 16384,
-    WIRE_WINDOW_DEFAULT = 65535,
-    WIRE_GRPC_PREFIX = 5,
     WIRE_IOVECS = 1024,             /* Linux takes no more in one sendmsg */
     WIRE_ARENA = 32768,             /* frame headers of one batch of frames */
     WIRE_BURST = 512 * 1024,        /* bytes framed before they are written */
@@ -46,8 +43,6 @@ enum {
 
 /* Status codes beyond gRPC's, as in blaster.transport.base.Status. */
 enum {
-    WIRE_OK = 0,
-    WIRE_UNIMPLEMENTED = 12,
     WIRE_NO_ANSWER_TIMEOUT = 32,
     WIRE_CONNECTION_LOST = 33,
     WIRE_STREAM_RESET = 34,
@@ -226,8 +221,5 @@ int wire_conn_error(struct wire_conn *conn, uint32_t code, const char *format, .
 
 /* What a peer that has not sent SETTINGS seems to be, judged by its first bytes. */
 void wire_conn_describe(const struct wire_conn *conn, char *out, size_t room);
-
-/* The name of an HTTP/2 error code (RFC 9113, 7). */
-const char *wire_error_name(uint32_t code);
 
 #endif

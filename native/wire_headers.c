@@ -1,5 +1,7 @@
 #include "wire_headers.h"
 
+#include "h2_frame.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -12,7 +14,7 @@ static const struct {
     {":scheme", "http", 6},     {":scheme", "https", 7},  {"authorization", NULL, 23},
     {"content-type", NULL, 31}, {"user-agent", NULL, 58},
 };
-enum { FIRST_DYNAMIC = 62, ENTRY_OVERHEAD = 32 };
+enum { FIRST_DYNAMIC = 62 };
 
 struct block {
     uint8_t *bytes;
@@ -86,7 +88,7 @@ int wire_headers_encode(struct wire_headers *headers, const struct wire_field *f
             }
             if (name == 3 || name == 6 || name == 7)
                 name = whole; /* those entries' names go with their values here */
-            size_t size = field->name_length + field->value_length + ENTRY_OVERHEAD;
+            size_t size = field->name_length + field->value_length + H2_FIELD_OVERHEAD;
             bool fits = whole == 0 && size <= table - used;
             if (fits)
                 used += size;

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* A block fits the smallest SETTINGS_MAX_FRAME_SIZE, so it never needs CONTINUATION. */
-enum { WIRE_BLOCK_MAX = 12288, WIRE_TABLE_DEFAULT = 4096 };
+enum { WIRE_BLOCK_MAX = 12288 };
 
 struct wire_field {
     const char *name;

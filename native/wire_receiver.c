@@ -57,8 +57,8 @@ struct receiver {
     int64_t timer_at;     /* what the timer is set to; INT64_MAX: nothing */
     int64_t frozen_until; /* read and written atomically */
     uint16_t port;
-    bool deaf; /* the listener is out of epoll until the next tick */
-    int64_t last_tick, last_hurry;
+    bool listener_paused; /* the listener is out of epoll until the next tick */
+    int64_t last_tick, last_end_waits;
     struct scan_counts unread; /* requests and bytes, when nothing is scanned */
     struct receiver_counts counts;
     bool uncounted;                  /* something happened since the counts were published */
@@ -149,7 +149,7 @@ static void publish(struct receiver *receiver) {
         counts->scan = receiver->unread;
         counts->sampling = 1;
     }
-    counts->breaches = receiver->shared.breaches;
+    counts->connection_errors = receiver->shared.connection_errors;
     counts->refused = receiver->shared.refused;
     counts->buffered = receiver->shared.pool.committed;
     receiver->published = *counts;
@@ -343,12 +343,12 @@ static void link_serve(struct receiver *receiver, struct link *link, uint32_t ev
 
 /* ---- the loop ---- */
 
-static void listen_again(struct receiver *receiver, bool on) {
-    struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.ptr = NULL};
+static void pause_listener(struct receiver *receiver, bool paused) {
+    struct epoll_event event = {.events = paused ? 0 : EPOLLIN, .data.ptr = NULL};
     if (receiver->listener < 0)
         return;
     epoll_ctl(receiver->epoll, EPOLL_CTL_MOD, receiver->listener, &event);
-    receiver->deaf = !on;
+    receiver->listener_paused = paused;
 }
 
 /* Whether a connection that was accepted is to be reset at once. */
@@ -374,7 +374,7 @@ static void accept_links(struct receiver *receiver) {
             receiver->counts.turned_away++;
             receiver->uncounted = true;
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            listen_again(receiver, false); /* else the loop would spin on it */
+            pause_listener(receiver, true); /* else the loop would spin on it */
             return;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return;
@@ -411,13 +411,13 @@ static bool frozen(struct receiver *receiver) {
 static void tick(struct receiver *receiver) {
     int64_t now = receiver->shared.now;
     receiver->last_tick = now;
-    if (receiver->deaf)
-        listen_again(receiver, true);
+    if (receiver->listener_paused)
+        pause_listener(receiver, false);
     for (struct link *link = receiver->links, *next; link != NULL; link = next) {
         next = link->next;
         int64_t patience = link->shut ? LINGER : STALL;
         if (link->since != 0 && now - link->since > patience) {
-            receiver->shared.breaches += !link->shut;
+            receiver->shared.connection_errors += !link->shut;
             link_close(receiver, link);
             continue;
         }
@@ -433,14 +433,14 @@ static void tick(struct receiver *receiver) {
 
 /* A peer may pause within a message and want an answer to something else meanwhile (a ping): what
  * it sent is read before long even if it did not gather. */
-static void hurry(struct receiver *receiver) {
+static void end_waits(struct receiver *receiver) {
     int64_t now = receiver->shared.now;
-    receiver->last_hurry = now;
+    receiver->last_end_waits = now;
     for (struct link *link = receiver->links, *next; link != NULL; link = next) {
         next = link->next;
         if (link->gather > 1 && now - link->read >= PATIENCE)
             link_gather(link, 0);
-        conn_hurry(link->conn);
+        conn_reopen_windows(link->conn);
         if (link->events == EPOLLIN && !link->shut)
             link_flush(receiver, link);
     }
@@ -449,16 +449,16 @@ static void hurry(struct receiver *receiver) {
 static int listen_on(const struct addrinfo *address);
 
 /* Closes the listener while all connections are to be refused, and opens it again. */
-static void listen_or_not(struct receiver *receiver) {
+static void open_or_close_listener(struct receiver *receiver) {
     if (!__atomic_load_n(&receiver->refusing, __ATOMIC_ACQUIRE) && receiver->listener >= 0)
         return;
     pthread_mutex_lock(&receiver->mutex);
-    bool deaf = faults_deaf(&receiver->faults, receiver->shared.now);
+    bool closed = faults_refuse_all(&receiver->faults, receiver->shared.now);
     pthread_mutex_unlock(&receiver->mutex);
-    if (deaf && receiver->listener >= 0) {
+    if (closed && receiver->listener >= 0) {
         close(receiver->listener);
         receiver->listener = -1;
-    } else if (!deaf && receiver->listener < 0) {
+    } else if (!closed && receiver->listener < 0) {
         struct addrinfo address = {.ai_family = receiver->address.ss_family,
                                    .ai_socktype = SOCK_STREAM,
                                    .ai_addr = (struct sockaddr *)&receiver->address,
@@ -489,11 +489,11 @@ int receiver_run(struct receiver *receiver, const int64_t *stop) {
                 link_serve(receiver, events[i].data.ptr, events[i].events);
         }
         answer_due(receiver);
-        listen_or_not(receiver);
+        open_or_close_listener(receiver);
         if (receiver->uncounted)
             publish(receiver);
-        if (receiver->shared.now - receiver->last_hurry >= PATIENCE)
-            hurry(receiver);
+        if (receiver->shared.now - receiver->last_end_waits >= PATIENCE)
+            end_waits(receiver);
         if (receiver->shared.now - receiver->last_tick >= TICK)
             tick(receiver);
     }

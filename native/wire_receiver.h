@@ -30,12 +30,12 @@ struct receiver_options {
 struct receiver_counts {
     struct scan_counts scan;
     uint64_t sampling;
-    uint64_t connections; /* open now */
-    uint64_t accepted;    /* connections, ever */
-    uint64_t turned_away; /* connections beyond max_connections */
-    uint64_t breaches;    /* connections ended because of what the peer did */
-    uint64_t refused;     /* calls answered with an error */
-    uint64_t buffered;    /* bytes of memory that messages take now, buffers kept for reuse too */
+    uint64_t connections;       /* open now */
+    uint64_t accepted;          /* connections, ever */
+    uint64_t turned_away;       /* connections beyond max_connections */
+    uint64_t connection_errors; /* connections ended because of what the peer did */
+    uint64_t refused;           /* calls answered with an error */
+    uint64_t buffered; /* bytes of memory that messages take now, buffers kept for reuse too */
 };
 
 struct receiver;

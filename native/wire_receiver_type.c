@@ -186,7 +186,7 @@ static PyObject *receiver_type_traffic(Receiver *self, PyObject *Py_UNUSED(ignor
     return Py_BuildValue(
         "{sKsKsKsKsKsK}", "connections", (unsigned long long)counts.connections, "accepted",
         (unsigned long long)counts.accepted, "turned_away", (unsigned long long)counts.turned_away,
-        "breaches", (unsigned long long)counts.breaches, "refused",
+        "connection_errors", (unsigned long long)counts.connection_errors, "refused",
         (unsigned long long)counts.refused, "buffered", (unsigned long long)counts.buffered);
 }
 
@@ -328,7 +328,7 @@ static PyMethodDef receiver_methods[] = {
      "counts()\n--\n\nWhat was counted so far, as Scanner.counts() gives it. Any thread may ask.\n"
      "Everything that was answered is in it."},
     {"traffic", (PyCFunction)receiver_type_traffic, METH_NOARGS,
-     "traffic()\n--\n\nConnections open, accepted, turned_away and ended for their breaches; "
+     "traffic()\n--\n\nConnections open, accepted, turned_away and ended by connection errors; "
      "calls\n"
      "refused with an error; bytes buffered for messages."},
     {"scan", (PyCFunction)receiver_type_scan, METH_VARARGS,

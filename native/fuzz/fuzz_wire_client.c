@@ -3,7 +3,8 @@
  * Whatever it is, every stream ends at most once, what is still open is found at the end, no
  * byte is sent beyond the windows, and all memory and all buffers are given back.
  *
- * sources: wire_conn.c wire_headers.c wire_answer.c receiver_gunzip.c unzstd.c wire_tls.c
+ * sources: wire_conn.c wire_output.c wire_input.c wire_response.c wire_headers.c wire_answer.c
+ * sources: wire_tls.c h2_frame.c receiver_gunzip.c unzstd.c
  * libs: libnghttp2 zlib libzstd
  * seeds: seeds_wire_client.py
  */

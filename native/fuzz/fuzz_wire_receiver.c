@@ -1,7 +1,8 @@
 /* libFuzzer over a connection of the native receiver, fed as a client feeds it.
  *
- * sources: receiver_conn.c receiver_head.c receiver_pool.c receiver_gunzip.c unzstd.c
- * sources: scan.c idset.c
+ * sources: receiver_conn.c receiver_input.c receiver_frames.c receiver_messages.c
+ * sources: receiver_streams.c receiver_output.c receiver_head.c receiver_pool.c
+ * sources: h2_frame.c receiver_gunzip.c unzstd.c scan.c idset.c
  * libs: libnghttp2 zlib libzstd
  * seeds: seeds_wire_receiver.py
  *
@@ -135,7 +136,7 @@ static void feed(struct session *session, const uint8_t *data, size_t length) {
         if (session->options & TICKS) {
             session->shared.now += 50000000;
             conn_tick(session->conn);
-            conn_hurry(session->conn);
+            conn_reopen_windows(session->conn);
             void *owner = conn_next_due(&session->shared);
             REQUIRE(owner == NULL || owner == session);
             REQUIRE(owner != NULL || conn_due(&session->shared) > session->shared.now);
