@@ -1,4 +1,4 @@
-"""HttpServer: by HTTP a process says what it knows, to few who ask, and to nobody for too long."""
+"""HttpServer: a small HTTP server inside a process, bounded in connections and in time."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 """The type of Prometheus' text format."""
 
 CONNECTIONS = 64
-"""At most so many at a time; more are closed at once."""
+"""The most open connections; others are closed at once."""
 TIMEOUT_S = 10.0
-"""How long a client may take to send a request, and an idle connection stays open."""
+"""The time limit for sending a request, and for an idle connection."""
 TURN_S = 30.0
-"""How long a connection may take for one request, its idle time before and the answer included."""
+"""The time limit of a connection for one request: idle time, request and answer."""
 POLL_S = 0.1
-"""How often the server looks whether it is to stop."""
+"""How often the server checks whether to stop."""
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Listens at once, and serves from :meth:`start` on, a thread for each connection. OSError when
-    the address can't be listened on."""
+    """Listens at once, and serves from :meth:`start` on, with a thread for each connection. OSError
+    if it cannot listen on the address."""
 
     daemon_threads = True
     block_on_close = False
@@ -42,31 +42,31 @@ class HttpServer(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self.server_address[1])
 
     def start(self) -> None:
-        """Answers from now on; whoever connected before has waited. Once is enough."""
+        """Serve from now on; clients that connected before have waited. Later calls do nothing."""
         if not self._serving:
             self._serving = True
             threading.Thread(target=self.serve_forever, args=(POLL_S,), daemon=True).start()
 
     def stop(self) -> None:
-        """Stops listening; answers in flight are cut."""
+        """Stop listening; answers in progress are cut off."""
         if self._serving:
             self.shutdown()
         self.server_close()
 
     def begin(self, connection: socket.socket) -> None:
-        """Waits for a request from now on: see TURN_S."""
+        """Start the time limit of a request: see TURN_S."""
         self._turns[connection] = time.monotonic()
 
     def end(self, connection: socket.socket) -> None:
-        """The request was answered, or the connection ended."""
+        """Stop the time limit: the request was answered, or the connection ended."""
         self._turns.pop(connection, None)
 
     def service_actions(self) -> None:
-        """Ends the connections that keep a thread for too long, a byte now and then."""
+        """Close connections past their time limit, such as those that send a byte now and then."""
         until = time.monotonic() - TURN_S
         for connection, begun in list(self._turns.items()):
             if begun < until:
@@ -74,7 +74,7 @@ class HttpServer(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        # Past HTTPServer's, which looks its own name up in the DNS.
+        # Not HTTPServer's, which looks up its own name in the DNS.
         socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -90,15 +90,15 @@ class HttpServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that disconnect."""
 
 
 class HttpHandler(BaseHTTPRequestHandler):
-    """One connection of an HttpServer's."""
+    """A connection of an HttpServer."""
 
     sys_version = ""
     timeout = TIMEOUT_S
-    disable_nagle_algorithm = True  # the body is not to wait until the head has been acknowledged
+    disable_nagle_algorithm = True  # else the body waits until the head is acknowledged
     server: HttpServer
 
     def handle_one_request(self) -> None:
@@ -109,7 +109,7 @@ class HttpHandler(BaseHTTPRequestHandler):
             self.server.end(self.connection)
 
     def answer(self, status: int, content_type: str, body: bytes, **headers: str) -> None:
-        """The whole answer; to HEAD without the body."""
+        """Send the whole answer; without the body for HEAD."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -123,4 +123,4 @@ class HttpHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: being asked is no event."""
+        """Log nothing."""

@@ -117,7 +117,7 @@ def test_baselines_are_kept_by_name(results: dict[str, Any], tmp_path: Path) -> 
     for number in range(3):
         (runs / f"{number}.json").write_text(json.dumps(with_p99(results, 50 + number / 10)))
     kept = cli.blaster("report", str(runs), "--save-baseline", "main", XDG_DATA_HOME=home)
-    assert kept.returncode == 0 and "kept as" in kept.stderr and kept.stdout == ""
+    assert kept.returncode == 0 and "saved as" in kept.stderr and kept.stdout == ""
     folder = tmp_path / "home" / "blaster" / "baselines" / "main"
     assert len(list(folder.iterdir())) == 3
     slow = tmp_path / "slow.json"
@@ -125,7 +125,7 @@ def test_baselines_are_kept_by_name(results: dict[str, Any], tmp_path: Path) -> 
     again = ("report", str(slow), "--baseline", "main", "--save-baseline", "main")
     ran = cli.blaster(*again, XDG_DATA_HOME=home)
     assert (
-        ran.returncode == 1 and "not kept" in ran.stderr and "slow.json against main" in ran.stdout
+        ran.returncode == 1 and "not saved" in ran.stderr and "slow.json against main" in ran.stdout
     )
     assert len(list(folder.iterdir())) == 3
     slow.write_text(json.dumps(with_p99(results, 50)))

@@ -180,8 +180,8 @@ BAD = [
     ("bandwidth=0", "must be"),
     ("latency=1ms@5%", "no share"),
     ("reset@0%", "above 0 and at most 100%"),
-    ("reset,until=5s", "it takes from=… and for=…"),
-    ("reset,from=1s,from=2s", "once each"),
+    ("reset,until=5s", "must be from=… or for=…"),
+    ("reset,from=1s,from=2s", "at most once"),
 ]
 
 

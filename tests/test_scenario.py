@@ -301,7 +301,7 @@ def test_what_is_not_a_scenario_file(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (1 << 20))
     assert "stages is missing" in message(str(path))
     path.write_bytes(b"#" * ((1 << 20) + 1))
-    assert message(str(path)) == f"{path}: larger than 1 MiB, which no such file is"
+    assert message(str(path)) == f"{path}: must be at most 1 MiB"
     path.write_bytes(b"a = 1\nb = '\xff'")
     assert message(str(path)) == f"{path}:2: not TOML: not UTF-8 text"
 
@@ -475,11 +475,11 @@ SPIKE = "scenario spike has 3 stages: give --rate too for one steady stage, or -
         ({"stages": "1@1s,x@1s"}, f"--stages '1@1s,x@1s': 'x@1s': {RATE}"),
         (
             {"stages": "1@1s", "rate": "5"},
-            "--rate '5': cannot be used with --stages, which says rates and durations itself",
+            "--rate '5': cannot be used with --stages, which sets rates and durations itself",
         ),
         (
             {"stages": "1@1s", "duration": "5s"},
-            "--duration '5s': cannot be used with --stages, which says rates and durations itself",
+            "--duration '5s': cannot be used with --stages, which sets rates and durations itself",
         ),
         ({"name": "spike", "duration": "5s"}, f"--duration '5s': {SPIKE}"),
         ({"name": "spike", "DURATION_SECONDS": "5"}, f"DURATION_SECONDS '5': {SPIKE}"),

@@ -137,7 +137,7 @@ def test_tls_where_none_is_and_none_where_tls_is(
 
     with peers.collector(collector_binary) as peer:
         clear = said("https", port_of(peer, transport))
-        assert "http://" in clear and ("clear" in clear or "instead of" in clear)
+        assert "http://" in clear and ("plaintext" in clear or "instead of" in clear)
     with tls_collector(collector_binary, server) as peer:
         assert "https://" in said("http", port_of(peer, transport))
         if transport == "http":  # the other way round there is HTTP/2 on both ports
@@ -183,5 +183,5 @@ def test_grpcio_keeps_to_the_roots_that_it_is_given(authority: Authority) -> Non
     system = Tls().roots()
     assert system is None or b"BEGIN CERTIFICATE" in system
     pair = authority.issue("pair")
-    certificate, key = Tls(None, pair.certificate, pair.key).pair()
+    certificate, key = Tls(None, pair.certificate, pair.key).certificate_and_key()
     assert grpc.ssl_channel_credentials(system, key, certificate) is not None

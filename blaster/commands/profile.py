@@ -48,7 +48,7 @@ def profile(
         return
     json_file.check_writable("--json", json)
     measured = []
-    for step in ladder.climb(batch, seconds, target):
+    for step in ladder.measure_rungs(batch, seconds, target):
         print(f"{step.name}: {step.ns_per_span:,.1f} ns a span", file=sys.stderr, flush=True)
         measured.append(step)
     if json is not None:

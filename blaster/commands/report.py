@@ -54,10 +54,10 @@ def report(
 
     Exit status 1 where a comparison shows a regression.
     """
-    from blaster.report.command import Request, report
+    from blaster.report.command import ReportOptions, report
 
     regressed = report(
-        Request(
+        ReportOptions(
             files=files,
             json=json,
             markdown=markdown,

@@ -1,1 +1,1 @@
-"""Where the generator's own time goes: a ladder of rungs, each in fresh processes."""
+"""The generator's own CPU cost: a ladder of rungs, each measured in fresh processes."""

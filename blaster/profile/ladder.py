@@ -1,4 +1,4 @@
-"""The ladder: runs each rung in fresh processes and says what it adds to the one before."""
+"""The ladder: measures each rung in fresh processes, and what it adds to the one below."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from blaster.transport.probe import probe
 from blaster.units import quoted
 
 RUNS = 3
-"""Fresh processes for each rung; the median is reported."""
+"""Processes for each rung; the median is reported."""
 
 EXTRA_S = 30.0
 RECEIVE_BYTES = 1 << 20
@@ -30,8 +30,8 @@ RECEIVE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung's median: CPU nanoseconds, bytes and user-mode instructions (None: not counted) a
-    span; ``on`` is the rung below it on the ladder, None where it stands beside the ladder."""
+    """The medians of a rung: CPU nanoseconds, bytes and user-mode instructions (None: not counted)
+    a span; ``on``: the rung below, None for a reference beside the ladder."""
 
     name: str
     what: str
@@ -43,7 +43,7 @@ class Rung:
 
 
 def rungs(target: OtlpSettings | None) -> list[tuple[str, str, str | None]]:
-    """Name, description and the rung below, from the bottom up; wire only where it is built."""
+    """Name, description and the rung below, from the bottom up; wire only if it is built."""
     ladder: list[tuple[str, str, str | None]] = [
         ("memcpy", "the same bytes, copied", None),
         ("loopback", "the same bytes, bare TCP", None),
@@ -59,8 +59,8 @@ def rungs(target: OtlpSettings | None) -> list[tuple[str, str, str | None]]:
     return ladder
 
 
-def climb(batch: int, seconds: float, target: OtlpSettings | None) -> Iterator[Rung]:
-    """Measures rung after rung. Raises BlasterError where one fails."""
+def measure_rungs(batch: int, seconds: float, target: OtlpSettings | None) -> Iterator[Rung]:
+    """Measure rung after rung. Raises BlasterError if one fails."""
     if target is not None:
         probe(target)
     with EmbeddedSink() as sink, _discarding() as port:
@@ -73,9 +73,9 @@ def climb(batch: int, seconds: float, target: OtlpSettings | None) -> Iterator[R
 def flame_graph(
     rung: str, path: str, batch: int, seconds: float, target: OtlpSettings | None
 ) -> None:
-    """Samples one rung with py-spy, native frames included, and writes the SVG to ``path``.
+    """Sample one rung with py-spy, native frames included, and write the SVG to ``path``.
 
-    Raises UsageError when there is no such rung or no py-spy.
+    Raises UsageError if there is no such rung, or no py-spy.
     """
     names = [name for name, _, _ in rungs(target)]
     if rung not in names:
@@ -116,8 +116,8 @@ def _measure(command: list[str], seconds: float, parse: bool = True) -> dict[str
     except subprocess.TimeoutExpired:
         raise BlasterError("a rung did not end in time") from None
     if ran.returncode != 0:
-        said = ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"]
-        raise BlasterError(f"a rung failed: {said[-1]}")
+        lines = ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"]
+        raise BlasterError(f"a rung failed: {lines[-1]}")
     return dict(json.loads(ran.stdout)) if parse else {}
 
 
@@ -137,7 +137,7 @@ def _median(name: str, what: str, on: str | None, runs: list[dict[str, Any]]) ->
 
 @contextmanager
 def _discarding() -> Iterator[int]:
-    """A TCP server on loopback that reads and forgets, in a process of its own; yields its port."""
+    """Run a TCP server on loopback, in its own process, that discards its input; yield its port."""
     with subprocess.Popen(
         [sys.executable, "-m", "blaster.profile.ladder"],
         stdin=subprocess.PIPE,
@@ -152,7 +152,7 @@ def _discarding() -> Iterator[int]:
 
 
 def _discard() -> None:
-    """Reads and forgets what comes, until standard input ends."""
+    """Discard everything received, until standard input ends."""
 
     def read(connection: socket.socket) -> None:
         room = bytearray(RECEIVE_BYTES)

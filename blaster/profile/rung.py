@@ -1,6 +1,6 @@
-"""One rung of the ladder, run in a process of its own: ``python -m blaster.profile.rung SPEC``.
+"""One rung of the ladder, measured in its own process: ``python -m blaster.profile.rung SPEC``.
 
-Prints one line of JSON: what it did, the CPU it took, and the instructions where they are counted.
+Prints one line of JSON: spans, bytes, CPU time, and instructions if they are counted.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from blaster.transport.otlp_settings import OtlpOptions, resolve
 
 SEED = 1
 CONNECT_NS = 400_000_000
-"""The head start of a rung with a transport, to connect in."""
+"""The time for a rung with a transport to connect."""
 
 LOOPBACK_BYTES = 3 << 20
-"""What the loopback rung sends again and again."""
+"""The size of the data that the loopback rung sends repeatedly."""
 
 WRITE_BYTES = 256 << 10
-"""The most that the loopback rung hands to the socket at once."""
+"""The most bytes that the loopback rung writes at once."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``spans`` and ``bytes`` that one rung handled, and the CPU-seconds it took for them;
-    ``instructions`` is None where the machine does not count them."""
+    """The work of one rung and its CPU-seconds; ``instructions``: None if the machine does not
+    count them."""
 
     spans: int
     bytes: int
@@ -48,7 +48,7 @@ class Measured:
 
 
 def plan_of(batch: int, seconds: float) -> Plan:
-    """A closed loop of one worker on the default workload."""
+    """The plan of a closed loop of one worker with the default workload."""
     stage = Stage(duration_ns=int(seconds * 1e9), start_rate=None, end_rate=None)
     workload = Workload(violation_rate=Fraction(1, 10))
     scenario = Scenario(name="profile", stages=(stage,), workload=workload, batch=batch)
@@ -56,19 +56,19 @@ def plan_of(batch: int, seconds: float) -> Plan:
 
 
 def columns(batch: int, seconds: float) -> Measured:
-    """Columns alone: the IDs, times and violations of chunk after chunk."""
+    """Measure the columns alone: IDs, times and violations, chunk after chunk."""
     chunk = _Chunk(batch)
     return _repeat(chunk.columns, chunk.spans, 0, seconds)
 
 
 def stamp(batch: int, seconds: float) -> Measured:
-    """Batch after batch, as they are made to be sent: columns, and the kernel that stamps them."""
+    """Measure making batches, as for sending: columns, and the kernel that stamps them."""
     chunk = _Chunk(batch)
     return _repeat(chunk.make, chunk.spans, chunk.bytes, seconds)
 
 
 def memcpy(batch: int, seconds: float) -> Measured:
-    """A plain copy of a batch's bytes: what memory alone would allow."""
+    """Measure a plain copy of a batch's bytes: the limit of memory alone."""
     chunk = _Chunk(batch)
     size = chunk.bytes // chunk.requests
     original, copy = np.ones(size, np.uint8), np.zeros(size, np.uint8)
@@ -76,9 +76,9 @@ def memcpy(batch: int, seconds: float) -> Measured:
 
 
 def loopback(batch: int, seconds: float, port: int) -> Measured:
-    """The same bytes through a bare TCP connection: what the kernel's loopback alone costs."""
+    """Measure the same bytes over a bare TCP connection: the cost of loopback alone."""
     chunk = _Chunk(batch)
-    # Whole batches, and memory of their own: zeros would be one page, again and again.
+    # Whole batches, in distinct pages: zeros would all share one.
     batches = max(1, LOOPBACK_BYTES * chunk.requests // chunk.bytes)
     size = batches * (chunk.bytes // chunk.requests)
     data = np.ones(size, np.uint8).data
@@ -93,8 +93,8 @@ def loopback(batch: int, seconds: float, port: int) -> Measured:
 
 
 def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) -> Measured:
-    """A whole worker with a transport, as in a run of ``--rate max``. ``target``: it sends to the
-    user's own, as the environment says."""
+    """Measure a whole worker with a transport, as with ``--rate max``. ``target``: it sends to the
+    user's endpoint, with the environment's variables."""
     plan = plan_of(batch, seconds)
     in_flight = 1 if name == "null" else 8
     options = OtlpOptions(endpoint=url, transport=name)
@@ -105,8 +105,8 @@ def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) 
     with InstructionCounter() as counter:
         worker.run(plan, 0, ledger, make, timeout_s=10.0, connect_timeout_s=4.0)
     slab = ledger.slabs[0]
-    if said := slab.said().get("error"):
-        raise SystemExit(said)
+    if error := slab.said().get("error"):
+        raise SystemExit(error)
     sent = int(slab.words[SENT_SPANS])
     if int(slab.words[ACCEPTED]) != sent:
         raise SystemExit(f"{name}: only {slab.words[ACCEPTED]} of {sent} spans were accepted")
@@ -114,7 +114,7 @@ def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) 
 
 
 class _Chunk:
-    """As many requests as the engine hands over at a time; their spans and bytes."""
+    """A chunk as large as the engine's; its spans and bytes."""
 
     def __init__(self, batch: int) -> None:
         plan = plan_of(batch, 1.0)
@@ -162,7 +162,7 @@ _ALONE: dict[str, Callable[[int, float], Measured]] = {
 
 
 def main(spec: dict[str, Any]) -> Measured:
-    """The rung that ``spec`` names: {rung, batch, seconds} and {port} or {url}."""
+    """Measure the rung that ``spec`` names: {rung, batch, seconds} and {port} or {url}."""
     name, batch, seconds = spec["rung"], spec["batch"], spec["seconds"]
     if name in _ALONE:
         return _ALONE[name](batch, seconds)

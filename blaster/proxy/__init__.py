@@ -1,1 +1,1 @@
-"""A TCP proxy that spoils the way between a sender and its target."""
+"""A TCP proxy that injects network faults between a sender and its target."""

@@ -1,12 +1,12 @@
-"""What the proxy does to the bytes, and the grammar of it.
+"""The proxy's faults, and their grammar.
 
     KIND[=VALUE][,from=5s][,for=10s][@SHARE]
 
-Times begin with the first connection. ``latency``, ``jitter`` and ``bandwidth`` (bytes a second in
-each direction of each connection) are of the bytes while they are in force. ``reset`` resets
-connections with RST: those that are open at its moment, and with ``for`` or a share those that are
-opened while it lasts, too. ``blackhole``: bytes are taken and go nowhere. ``half-open``: the
-target's side is closed, and the sender is not told.
+Times count from the first connection. ``latency``, ``jitter`` and ``bandwidth`` (bytes a second in
+each direction of each connection) apply to bytes while they are active. ``reset``: RST on the
+connections open when it begins and, with ``for`` or a share, on those opened while it lasts.
+``blackhole``: received bytes are discarded. ``half-open``: the target's side is closed without
+notice to the sender.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = {
     "blackhole": "blackhole",
     "half-open": "half-open",
 }
-"""With an example of each."""
+"""The kinds of faults, with an example of each."""
 
 MAX_S = 600.0
 FOREVER = float("inf")
@@ -33,8 +33,8 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class ProxyFault:
-    """One fault; times in seconds since the first connection. ``value``: seconds, or bytes a
-    second. ``share``: of connections."""
+    """A fault. Times in seconds since the first connection; ``value``: seconds, or bytes a second;
+    ``share``: the share of connections."""
 
     text: str
     kind: str
@@ -44,12 +44,12 @@ class ProxyFault:
     share: float = 1.0
 
     def active(self, t_s: float) -> bool:
-        """Whether it is in force at a time."""
+        """Whether it is active at a time."""
         return self.begin_s <= t_s < self.end_s
 
 
 def parse_all(texts: Sequence[str]) -> tuple[ProxyFault, ...]:
-    """The faults. Raises UsageError, naming the option and the value."""
+    """Parse the faults. The UsageError names the option and the value."""
     faults = []
     for text in texts:
         try:
@@ -60,8 +60,8 @@ def parse_all(texts: Sequence[str]) -> tuple[ProxyFault, ...]:
 
 
 def _parse(text: str) -> ProxyFault:
-    body, at, said = text.partition("@")
-    said, comma, rest = said.partition(",")
+    body, at, share_text = text.partition("@")
+    share_text, comma, rest = share_text.partition(",")
     first, *keys = (body + comma + rest).split(",")
     kind, equals, value = first.partition("=")
     if kind not in KINDS:
@@ -71,8 +71,8 @@ def _parse(text: str) -> ProxyFault:
     share = 1.0
     if at:
         if kind in ("latency", "jitter", "bandwidth"):
-            raise ValueError("is of all connections: no share")
-        share = _share(said)
+            raise ValueError("applies to all connections: takes no share")
+        share = _share(share_text)
     amount = 0.0
     if kind == "bandwidth":
         amount = float(parse_bytes(value))
@@ -84,7 +84,7 @@ def _parse(text: str) -> ProxyFault:
     for key in keys:
         name, _, time = key.partition("=")
         if name not in ("from", "for") or name in times:
-            raise ValueError(f"{quoted(key)}: it takes from=… and for=…, once each")
+            raise ValueError(f"{quoted(key)}: must be from=… or for=…, each at most once")
         times[name] = _seconds(time)
     begin = times.get("from", 0.0)
     end = begin + times["for"] if "for" in times else FOREVER
@@ -94,12 +94,12 @@ def _parse(text: str) -> ProxyFault:
 def _share(text: str) -> float:
     share = float(parse_share(text)) if not text.endswith("%") else float(text[:-1]) / 100
     if not 0 < share <= 1:
-        raise ValueError("a share is above 0 and at most 100%")
+        raise ValueError("the share must be above 0 and at most 100%")
     return share
 
 
 def _seconds(text: str) -> float:
     seconds = parse_duration(text) / 1e9
     if seconds > MAX_S:
-        raise ValueError(f"at most {MAX_S:g} s")
+        raise ValueError(f"must be at most {MAX_S:g} s")
     return seconds

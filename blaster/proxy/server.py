@@ -1,7 +1,7 @@
-"""The proxy's process: connections there and back, each byte through the faults in force.
+"""The proxy: forwards connections in both directions, with the active faults applied.
 
-Buffers are bounded: each direction of a connection holds at most WINDOW bytes that wait for their
-time; then nothing more is read, and TCP holds the sender back.
+Buffers are bounded: each direction of a connection buffers at most WINDOW bytes until they are due;
+then it stops reading, and TCP's flow control slows the sender down.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from blaster.units import quoted
 CONNECTIONS = 1024
 READ = 1 << 16
 WINDOW = 1 << 20
-"""Bytes under way in each direction of a connection."""
+"""The most bytes buffered in each direction of a connection."""
 CONNECT_TIMEOUT_S = 10.0
 LOOK_S = 0.02
-"""How often a connection looks whether a fault has begun or ended."""
+"""How often a connection checks whether a fault has begun or ended."""
 PIECE_S = 0.01
-"""Bandwidth is kept in pieces of so long."""
+"""The duration of the pieces in which bandwidth is limited."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyOptions:
-    """What ``blaster proxy`` is asked for."""
+    """The options of ``blaster proxy``."""
 
     target: str
     port: int = 0
@@ -47,21 +47,21 @@ class ProxyOptions:
     json: bool = False
 
     def where(self) -> tuple[str, int]:
-        """The target's host and port. Raises UsageError for what is none."""
+        """Parse the target's host and port. Raises UsageError."""
         host, colon, port = self.target.rpartition(":")
         if not colon or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise UsageError(f"--target {quoted(self.target)}: must be HOST:PORT or :PORT")
         return host.strip("[]") or "127.0.0.1", int(port)
 
     def check(self) -> None:
-        """Raises UsageError for a value out of its range."""
+        """Raise UsageError for an invalid value."""
         self.where()
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--listen {self.port}: must be 0 to 65535")
 
 
 def serve(options: ProxyOptions) -> None:
-    """Proxies until SIGTERM or SIGINT. Prints one line once it listens. Raises UsageError."""
+    """Run the proxy until SIGTERM or SIGINT. Prints one line once it listens. Raises UsageError."""
     options.check()
     faults = parse_all(options.faults)
     where = (options.host, options.port)
@@ -94,7 +94,7 @@ async def _serve(
 
 
 class Proxy:
-    """All connections, and the faults that are in force."""
+    """All connections, and the faults."""
 
     def __init__(
         self, target: tuple[str, int], faults: tuple[ProxyFault, ...], seed: int = 0
@@ -110,28 +110,28 @@ class Proxy:
         return asyncio.get_running_loop().time() - (self._started or 0.0)
 
     def value(self, kind: str) -> float | None:
-        """The sum of what the faults of a kind say now; None when none is in force."""
+        """The sum of the values of a kind's active faults; None if none is active."""
         now = self.now()
         values = [f.value for f in self._faults if f.kind == kind and f.active(now)]
         return sum(values) if values else None
 
     def delay(self) -> float:
-        """How long a byte that comes now is under way."""
+        """The delay of a byte that arrives now, in seconds."""
         jitter = self.value("jitter")
         late = self._random.uniform(0, jitter) if jitter else 0.0
         return (self.value("latency") or 0.0) + late
 
-    def drawn(self) -> frozenset[ProxyFault]:
-        """The faults that a new connection is to meet, by their shares."""
+    def draw(self) -> frozenset[ProxyFault]:
+        """Draw the faults that apply to a new connection, by their shares."""
         return frozenset(f for f in self._faults if self._random.random() < f.share)
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Close all connections."""
         for task in self._open:
             task.cancel()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its beginning to its end."""
+        """Serve one connection."""
         task = asyncio.current_task()
         assert task is not None
         if len(self._open) >= CONNECTIONS:
@@ -143,7 +143,7 @@ class Proxy:
         try:
             await _Connection(self, reader, writer).run(self._target)
         except (OSError, TimeoutError):
-            pass  # either side went away, or the target is not there
+            pass  # either side closed, or the target is unreachable
         except asyncio.CancelledError:
             if task.cancelling() == 0:
                 raise
@@ -158,7 +158,7 @@ class _Connection:
     ) -> None:
         self._proxy = proxy
         self._reader, self._writer = reader, writer
-        self._faults = proxy.drawn()
+        self._faults = proxy.draw()
         self._opened = proxy.now()
 
     async def run(self, target: tuple[str, int]) -> None:
@@ -168,23 +168,23 @@ class _Connection:
             asyncio.create_task(self._pipe(self._reader, back)),
             asyncio.create_task(self._pipe(there, self._writer)),
         ]
-        spoiler = asyncio.create_task(self._spoil(back))
-        pending: set[asyncio.Task[None]] = {*pipes, spoiler}
+        breaker = asyncio.create_task(self._break(back))
+        pending: set[asyncio.Task[None]] = {*pipes, breaker}
         try:
             while not all(pipe.done() for pipe in pipes):
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
-                if spoiler in done:
+                if breaker in done:
                     await self._after_half_open(pipes)
         finally:
-            for task in (*pipes, spoiler):
+            for task in (*pipes, breaker):
                 task.cancel()
-            await asyncio.gather(*pipes, spoiler, return_exceptions=True)
+            await asyncio.gather(*pipes, breaker, return_exceptions=True)
             back.transport.abort()
 
     async def _after_half_open(self, pipes: list[asyncio.Task[None]]) -> None:
-        """The target's side is closed: what the sender says is read and goes nowhere."""
+        """Discard what the sender sends after the target's side was closed."""
         for pipe in pipes:
             pipe.cancel()
         await asyncio.gather(*pipes, return_exceptions=True)
@@ -195,8 +195,8 @@ class _Connection:
         now = self._proxy.now()
         return any(f.kind == kind and f.active(now) for f in self._faults)
 
-    async def _spoil(self, back: asyncio.StreamWriter) -> None:
-        """Resets the connection, or closes the target's side, when it is time to."""
+    async def _break(self, back: asyncio.StreamWriter) -> None:
+        """Reset the connection, or close the target's side, when such a fault begins."""
         kinds = {f.kind for f in self._faults}
         if not kinds & {"reset", "half-open"}:
             await asyncio.Event().wait()
@@ -211,40 +211,40 @@ class _Connection:
             await asyncio.sleep(LOOK_S)
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction: reads as long as there is room, and writes each piece at its time."""
+        """Forward one direction: read while there is room, write each piece when it is due."""
         loop = asyncio.get_running_loop()
         waiting: deque[tuple[float, bytes]] = deque()
-        held, ended, news, room = 0, False, asyncio.Event(), asyncio.Event()
+        buffered, ended, arrived, room = 0, False, asyncio.Event(), asyncio.Event()
 
         async def read() -> None:
-            nonlocal held, ended
+            nonlocal buffered, ended
             due = 0.0
             try:
                 while data := await reader.read(READ):
-                    while held >= WINDOW:
+                    while buffered >= WINDOW:
                         room.clear()
                         await room.wait()
                     if self._active("blackhole"):
                         continue
                     due = max(due, loop.time() + self._proxy.delay())  # bytes keep their order
                     waiting.append((due, data))
-                    held += len(data)
-                    news.set()
+                    buffered += len(data)
+                    arrived.set()
             finally:
                 ended = True
-                news.set()
+                arrived.set()
 
         reading = asyncio.create_task(read())
         try:
             while waiting or not ended:
                 if not waiting:
-                    news.clear()
-                    await news.wait()
+                    arrived.clear()
+                    await arrived.wait()
                     continue
                 due, data = waiting.popleft()
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 await self._write(writer, data)
-                held -= len(data)
+                buffered -= len(data)
                 room.set()
             await reading
             if writer.can_write_eof():
@@ -264,7 +264,7 @@ class _Connection:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Closes with RST, and takes along what was to be sent."""
+    """Close with RST, discarding unsent bytes."""
     connected: socket.socket = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

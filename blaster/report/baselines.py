@@ -1,4 +1,4 @@
-"""Baselines: results kept by a name, each a folder of files as blaster wrote them."""
+"""Baselines: results saved under a name, each a folder of results files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def folder(given: str | None) -> Path:
-    """Where baselines are kept: the folder given, or blaster/baselines in ``XDG_DATA_HOME``
-    (~/.local/share where that is not set, by the XDG Base Directory Specification)."""
+    """The folder of baselines: the one given, or blaster/baselines in ``XDG_DATA_HOME``
+    (~/.local/share if that is not set, by the XDG Base Directory Specification)."""
     if given is not None:
         return Path(given)
     home = os.environ.get("XDG_DATA_HOME", "")
@@ -28,7 +28,7 @@ def folder(given: str | None) -> Path:
 
 
 def group(path: str) -> list[Document]:
-    """What an argument names: a file, or a folder with the files of repeats. Raises UsageError."""
+    """Read a results file, or a folder with the files of repeats. Raises UsageError."""
     if not os.path.isdir(path):
         return [read(path)]
     files = sorted(str(file) for file in Path(path).glob("*.json"))
@@ -38,7 +38,7 @@ def group(path: str) -> list[Document]:
 
 
 def load(name: str, where: Path) -> list[Document]:
-    """The results kept by this name. Raises UsageError."""
+    """Read the results saved under this name. Raises UsageError."""
     kept = where / _checked("--baseline", name)
     if not kept.is_dir():
         known = sorted(p.name for p in where.iterdir() if p.is_dir()) if where.is_dir() else []
@@ -49,7 +49,7 @@ def load(name: str, where: Path) -> list[Document]:
 
 
 def save(name: str, documents: Sequence[Document], where: Path) -> Path:
-    """Keeps the results by this name, in place of those that were; returns their folder."""
+    """Save the results under this name, replacing older ones; return their folder."""
     target = where / _checked("--save-baseline", name)
     try:
         where.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _checked(option: str, name: str) -> str:
 
 
 def limits(texts: Sequence[str], known: Sequence[str]) -> tuple[float | None, dict[str, float]]:
-    """``--max-regression`` as a share for all figures (None: not given), and by figure.
+    """Parse ``--max-regression``: the share for all figures (None: not given), and by figure.
 
     Raises UsageError.
     """

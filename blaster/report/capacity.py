@@ -1,4 +1,4 @@
-"""``blaster capacity`` on the terminal: the trials as they come, the findings and a plot."""
+"""The findings of ``blaster capacity`` on the terminal: trials, a table and a plot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACCEPTED, OFFERED = "●", "·"
 
 
 def trial_line(trial: Trial) -> str:
-    """One trial in one line."""
+    """A trial as one line."""
     loss = f"{trial.loss_ratio:8.3%} lost" if trial.loss_ratio else "nothing lost "
     p99 = "–" if trial.p99_ms is None else f"{trial.p99_ms:,.1f} ms"
     broken = f", broken: {', '.join(trial.broken)}" if trial.broken else ""
@@ -28,7 +28,7 @@ def trial_line(trial: Trial) -> str:
 
 
 def summary(found: Capacity, console: Console) -> None:
-    """Prints the table of findings and the plot."""
+    """Print the table of findings and the plot."""
     table = Table(title="Capacity", title_justify="left", show_header=False, box=None)
     for name, value in rows(found):
         table.add_row(name, escape(value))
@@ -37,7 +37,7 @@ def summary(found: Capacity, console: Console) -> None:
 
 
 def rows(found: Capacity) -> list[tuple[str, str]]:
-    """The findings as names and values."""
+    """The findings, as names and values."""
     result = [
         ("No-drop rate", _rate(found.ndr)),
         (f"Partial-drop rate ({found.loss_ratio:.2%})", _rate(found.pdr)),
@@ -78,7 +78,7 @@ def law(usl: Usl) -> list[tuple[str, str]]:
 
 
 def plot(trials: Sequence[Trial]) -> str:
-    """Offered load across, accepted rate up, both logarithmic; dots where all is accepted."""
+    """A plot of accepted rate (y) over offered load (x), both logarithmic; dots: all accepted."""
     points = [
         (log10(t.load_spans_per_s), log10(max(t.accepted_spans_per_s, 1.0)))
         for t in trials

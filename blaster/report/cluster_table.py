@@ -17,7 +17,7 @@ def to_json(hosts: Sequence[HostCheck]) -> str:
 
 
 def show(hosts: Sequence[HostCheck], console: Console) -> None:
-    """Prints a row for each host, and below it what keeps a run from using it."""
+    """Print a row for each host, and below the table what keeps hosts from being used."""
     table = Table(box=None, pad_edge=False)
     for title in ("host", "CPUs", "wire", "clock", "round trip", "own ceiling", "versions"):
         table.add_column(title, justify="right" if title == "CPUs" else "left")

@@ -1,4 +1,4 @@
-"""What ``blaster report`` does: renders one file, or compares several."""
+"""``blaster report``: renders one results file, or compares several."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from blaster.verdict.comparison import Comparison
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line says."""
+class ReportOptions:
+    """The options of ``blaster report``."""
 
     files: Sequence[str]
     json: str | None = None
@@ -35,37 +35,37 @@ class Request:
     quiet: bool = False
 
 
-def report(request: Request) -> bool:
-    """Does it; returns whether there is a regression. Raises BlasterError."""
+def report(options: ReportOptions) -> bool:
+    """Render or compare; return whether there is a regression. Raises BlasterError."""
     outputs = Outputs(
-        request.json,
-        request.markdown,
-        request.html,
-        request.csv,
-        request.junit,
-        request.github_summary,
+        options.json,
+        options.markdown,
+        options.html,
+        options.csv,
+        options.junit,
+        options.github_summary,
     )
     outputs.check()
-    groups = [(path, baselines.group(path)) for path in request.files]
-    where = baselines.folder(request.baselines)
-    if request.baseline is not None:
-        groups.insert(0, (request.baseline, baselines.load(request.baseline, where)))
+    groups = [(path, baselines.group(path)) for path in options.files]
+    where = baselines.folder(options.baselines)
+    if options.baseline is not None:
+        groups.insert(0, (options.baseline, baselines.load(options.baseline, where)))
     _check_kinds(groups)
     screen = Console(stderr=outputs.takes_stdout, soft_wrap=True)
     regressed = False
     if len(groups) > 1:
-        regressed = _compare(request, groups, screen)
-    elif request.save_baseline is None or outputs.any:
-        _render(request, outputs, groups[0], screen)
-    if request.save_baseline is not None:
+        regressed = _compare(options, groups, screen)
+    elif options.save_baseline is None or outputs.any:
+        _render(options, outputs, groups[0], screen)
+    if options.save_baseline is not None:
         if regressed:
-            said = f"not kept as {request.save_baseline}: there is a regression"
+            message = f"not saved as {options.save_baseline}: there is a regression"
         else:
-            kept = groups[1:] if request.baseline is not None else groups
+            kept = groups[1:] if options.baseline is not None else groups
             documents = [document for _, group in kept for document in group]
-            said = f"kept as {baselines.save(request.save_baseline, documents, where)}"
-        if not request.quiet:
-            Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
+            message = f"saved as {baselines.save(options.save_baseline, documents, where)}"
+        if not options.quiet:
+            Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
     return regressed
 
 
@@ -81,7 +81,7 @@ def _check_kinds(groups: Sequence[tuple[str, list[Document]]]) -> None:
 
 
 def _render(
-    request: Request, outputs: Outputs, group: tuple[str, list[Document]], screen: Console
+    options: ReportOptions, outputs: Outputs, group: tuple[str, list[Document]], screen: Console
 ) -> None:
     path, documents = group
     if len(documents) > 1:
@@ -91,7 +91,7 @@ def _render(
         )
     (document,) = documents
     outputs.write(document.found, document.raw)
-    if request.quiet:
+    if options.quiet:
         return
     if isinstance(document.found, Results):
         console.summary(document.found, screen)
@@ -100,26 +100,26 @@ def _render(
 
 
 def _compare(
-    request: Request, groups: Sequence[tuple[str, list[Document]]], screen: Console
+    options: ReportOptions, groups: Sequence[tuple[str, list[Document]]], screen: Console
 ) -> bool:
-    for option, path in (("html", request.html), ("csv", request.csv), ("junit", request.junit)):
+    for option, path in (("html", options.html), ("csv", options.csv), ("junit", options.junit)):
         if path is not None:
             raise UsageError(f"--{option} {quoted(path)}: is for one file, and several were given")
     known = [figure.name for figure in judge.figures(groups[0][1][0].found) if figure.sign]
-    limit, named = baselines.limits(request.max_regression, known)
+    limit, named = baselines.limits(options.max_regression, known)
     before = groups[0][0], [document.found for document in groups[0][1]]
     found: list[Comparison] = []
     for path, documents in groups[1:]:
         after = path, [document.found for document in documents]
         every = judge.MAX_REGRESSION if limit is None else limit
         found.append(judge.compare(before, after, named, every))
-    if request.json is not None:
-        json_file.write(comparison.to_json(found), request.json)
-    if request.markdown is not None:
-        json_file.write(comparison.to_markdown(found), request.markdown)
-    if request.github_summary:
+    if options.json is not None:
+        json_file.write(comparison.to_json(found), options.json)
+    if options.markdown is not None:
+        json_file.write(comparison.to_markdown(found), options.markdown)
+    if options.github_summary:
         github.add(comparison.to_markdown(found))
-    if not request.quiet:
+    if not options.quiet:
         for one in found:
             comparison.show(one, screen)
     return any(one.regressed for one in found)

@@ -1,4 +1,4 @@
-"""A comparison as a table: on the console, in Markdown, as JSON."""
+"""Comparisons on the console, in Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLES = {WORSE: "red", BETTER: "green", UNSURE: "yellow"}
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """A row for each figure, by HEAD."""
+    """A row for each figure, with the columns of HEAD."""
     return [
         (
             d.figure,
@@ -35,7 +35,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Prints the table, what was not alike, and the judgement in a line."""
+    """Print the table, the settings that differ, and the conclusion."""
     table = Table(title=escape(_title(comparison)), title_justify="left", box=None, pad_edge=False)
     for number, name in enumerate(HEAD):
         table.add_column(name, justify="right" if 1 <= number <= 4 else "left", no_wrap=True)
@@ -46,11 +46,11 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print(table)
     for note in comparison.unlike:
         console.print(f"not alike: {note}", markup=False, highlight=False)
-    console.print(said(comparison), markup=False, highlight=False)
+    console.print(conclusion(comparison), markup=False, highlight=False)
 
 
-def said(comparison: Comparison) -> str:
-    """The judgement in a line."""
+def conclusion(comparison: Comparison) -> str:
+    """The judgement in one line."""
     worse = [d.figure for d in comparison.differences if d.judgement == WORSE]
     return f"REGRESSED: {', '.join(worse)}" if worse else "no regression"
 
@@ -61,7 +61,7 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         lines += [f"# {_title(comparison)}", "", *markdown_table(HEAD, rows(comparison)), ""]
         lines += [f"- not alike: {note}" for note in comparison.unlike]
-        lines += ["", f"**{said(comparison)}**", ""]
+        lines += ["", f"**{conclusion(comparison)}**", ""]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The summary on the console, and the progress while a run goes on."""
+"""The console: progress during a run, and the summary after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = {True: "green", False: "red", None: "yellow"}
 
 
 def summary(results: Results, console: Console) -> None:
-    """Prints the figures, the violations and the verdict."""
+    """Print the figures, the violations and the verdict."""
     assert results.verdict is not None
     for title, body in (
         ("Configuration", rows.configuration(results)),
@@ -64,7 +64,7 @@ def summary(results: Results, console: Console) -> None:
 
 
 def _backends(results: Results, console: Console) -> None:
-    """Prints what other systems said, where any was asked."""
+    """Print the findings of other systems, if any were asked for."""
     for title, body in (
         ("Funnel", rows.funnel(results)),
         ("Observed (before → after)", rows.observed(results)),
@@ -88,11 +88,11 @@ def _table(title: str) -> Table:
 
 
 class ProgressDisplay:
-    """Shows how a run goes, on standard error: the live view on a terminal, plain lines elsewhere.
+    """The progress of a run on standard error: a live view on terminals, plain lines elsewhere.
     A context manager; pass :meth:`begin`, :meth:`update` and :attr:`control` to the run."""
 
     def __init__(self, quiet: bool, *, keys: bool) -> None:
-        """``keys``: whether the run can be steered by them."""
+        """``keys``: whether keys control the run."""
         self._console = Console(stderr=True)
         self._quiet = quiet
         self._lost = 0
@@ -102,7 +102,7 @@ class ProgressDisplay:
 
     @property
     def control(self) -> LiveView | None:
-        """Who steers the run by keys, where there is a terminal."""
+        """The control of the run by keys; None without a terminal."""
         return self._view
 
     def __enter__(self) -> Self:
@@ -118,7 +118,7 @@ class ProgressDisplay:
             self._view.close()
 
     def begin(self, plan: Plan, configuration: Configuration) -> None:
-        """Says what will be sent."""
+        """Show the load that will be sent."""
         if self._quiet:
             return
         if self._view is not None:
@@ -134,7 +134,7 @@ class ProgressDisplay:
         )
 
     def update(self, progress: RunProgress) -> None:
-        """Shows one interval, and the workers that were lost in it."""
+        """Show one interval, and the workers that were lost in it."""
         if self._quiet:
             return
         if self._view is not None:

@@ -1,4 +1,4 @@
-"""The series of a run, or the trials of a search, as CSV (RFC 4180), one row a point."""
+"""The series of a run, or the trials of a search, as CSV (RFC 4180)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from blaster.verdict.trial import Trial
 
 
 def to_csv(found: Results | Capacity) -> str:
-    """A row of names, those of results.json, and the rows. What was not measured is empty."""
+    """A header with the names of results.json, and a row for each point or trial. Figures that were
+    not measured are empty."""
     if isinstance(found, Results):
         names, rows = _names(Point), [msgspec.to_builtins(point) for point in found.series]
     else:
@@ -35,7 +36,7 @@ def _names(kind: type) -> list[str]:
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         value = "; ".join(map(str, value))
-    # A text that a spreadsheet would take for a formula is none.
+    # Keeps spreadsheets from reading text as a formula.
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value

@@ -1,4 +1,4 @@
-"""Results and findings read back from their files, which anybody may have written."""
+"""Results and findings, read from untrusted files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blaster.units import format_bytes, quoted
 from blaster.verdict.capacity import Capacity
 
 MAX_BYTES = 256 << 20
-"""Far more than any run writes."""
+"""The largest file that is read; results are far smaller."""
 
 # Terminals obey control characters: those of a file are shown instead.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -23,9 +23,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file: what was read, and the JSON that it was, with keys that this version does not know.
+    """One file: the results, and the JSON that they were read from, which may have unknown keys.
 
-    Without control characters in any text, and so safe to print."""
+    All text is clean of control characters, and so safe to print."""
 
     path: str
     found: Results | Capacity
@@ -38,12 +38,12 @@ class Document:
 
 
 def read(path: str) -> Document:
-    """Reads what ``blaster run --json`` or ``blaster capacity --json`` wrote. Raises UsageError."""
+    """Read a file of ``blaster run --json`` or ``blaster capacity --json``. Raises UsageError."""
     try:
         size = Path(path).stat().st_size
         if size > MAX_BYTES:
             raise UsageError(
-                f"{quoted(path)}: {format_bytes(size)} are more than results take "
+                f"{quoted(path)}: {format_bytes(size)} is too large for results "
                 f"(at most {format_bytes(MAX_BYTES)})"
             )
         raw = _cleaned(msgspec.json.decode(Path(path).read_bytes()))
@@ -55,7 +55,7 @@ def read(path: str) -> Document:
 
 
 def of(raw: Any, path: str) -> Document:
-    """The document that this JSON is. Raises UsageError, naming what is missing or wrong."""
+    """Convert JSON to a document. The UsageError names what is missing or wrong."""
     if not isinstance(raw, dict) or raw.get("schema") != 1:
         raise UsageError(
             f"{quoted(path)}: must be what blaster run --json or blaster capacity --json wrote, "

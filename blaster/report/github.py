@@ -1,4 +1,4 @@
-"""GitHub's step summary: Markdown added to the file that GITHUB_STEP_SUMMARY names."""
+"""GitHub's step summary: Markdown appended to the file that GITHUB_STEP_SUMMARY names."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from blaster.errors import BlasterError, UsageError
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 MAX_BYTES = 1 << 20
-"""What GitHub takes of one step."""
+"""GitHub's limit for the summary of one step."""
 
 
 def check() -> None:
-    """Raises UsageError where there is no such file to add to."""
+    """Raise UsageError if there is no such file."""
     if not os.environ.get(VARIABLE):
         raise UsageError(
-            f"--github-summary: the variable {VARIABLE} is not set; it is within a GitHub workflow"
+            f"--github-summary: the variable {VARIABLE} is not set; GitHub sets it in workflows"
         )
 
 
 def add(markdown: str) -> None:
-    """Adds the text to the step's summary, cut where GitHub would refuse it."""
+    """Append the text to the step's summary, cut to GitHub's limit."""
     data = markdown.encode()
     if len(data) > MAX_BYTES:
         data = data[: MAX_BYTES - 64].decode(errors="ignore").encode() + b"\n\n(cut here)\n"

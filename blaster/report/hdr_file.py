@@ -1,4 +1,4 @@
-"""The latencies as files for HdrHistogram's own tools."""
+"""Latencies as files for HdrHistogram's own tools."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from blaster.report import json_file
 
 
 def write(latencies: Latencies, path: str) -> None:
-    """Writes a percentile distribution of the response times where ``path`` ends in ``.hgrm``, an
-    interval log otherwise."""
+    """Write a percentile distribution of the response times if ``path`` ends in ``.hgrm``, else an
+    interval log."""
     if path.endswith(".hgrm"):
         lines = distribution(latencies.response)
     else:

@@ -1,9 +1,8 @@
-"""A run, or the findings of a search, as one HTML file that opens without a network.
+"""A run, or the findings of a search, as one HTML file that needs no network.
 
-The tables are written here, the charts are drawn by the page itself from the JSON that it carries:
-what it shows is what results.json says. Nothing from the results is ever markup: Jinja2 escapes
-what goes into tables, the JSON holds no ``<``, and a Content-Security-Policy lets no script run but
-the two that are written here.
+Tables are written here; the page draws the charts from the JSON embedded in it, so that it shows
+exactly results.json. Nothing from the results becomes markup: Jinja2 escapes the tables, the JSON
+holds no ``<``, and a Content-Security-Policy allows the two scripts embedded here and no other.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from blaster.verdict.capacity import Capacity
 
 ECHARTS_VERSION = "6.1.0"
 ECHARTS_SHA256 = "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
-"""Of ``page/echarts.min.js``; where it comes from stands in ``page/README.md``."""
+"""The hash of ``page/echarts.min.js``; ``page/README.md`` gives its source."""
 
 _MOODS = {True: "good", False: "bad"}
 _MARKS = {True: "passed", False: "failed", None: "unmeasured"}
@@ -35,8 +34,8 @@ _MARKS = {True: "passed", False: "failed", None: "unmeasured"}
 
 @dataclass(frozen=True)
 class _Table:
-    """``head`` empty: pairs of a name and a value. ``numbers``: the columns set to the right.
-    ``classes``: of the cell in column 1 of each row."""
+    """A table. ``head`` empty: pairs of a name and a value. ``numbers``: the right-aligned columns.
+    ``classes``: the CSS class of the cell in column 1 of each row."""
 
     title: str
     body: Sequence[tuple[str, ...]]
@@ -46,8 +45,8 @@ class _Table:
 
 
 def to_html(found: Results | Capacity, document: dict[str, Any] | None = None) -> str:
-    """The page. ``document``: the JSON that ``found`` was read from, with keys that this version
-    does not know; None: made of ``found``."""
+    """Render the page. ``document``: the JSON that ``found`` was read from, which may have unknown
+    keys; None: encode ``found``."""
     data = msgspec.json.encode(found if document is None else document).decode()
     page = _run(found) if isinstance(found, Results) else _capacity(found)
     scripts = _file("echarts.min.js"), _file("page.js")
@@ -69,7 +68,7 @@ def to_html(found: Results | Capacity, document: dict[str, Any] | None = None) -
 
 
 def _embedded(data: str) -> str:
-    """JSON that means the same and cannot end the script element that it stands in."""
+    """Equivalent JSON that cannot end the script element around it."""
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     return data

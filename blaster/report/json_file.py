@@ -1,4 +1,4 @@
-"""results.json: written whole or not at all."""
+"""Output files, written whole or not at all; results.json is one."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from blaster.verdict.capacity import Capacity
 
 
 def to_json(results: Results | Capacity) -> str:
-    """The results as indented JSON, by the contract of schema 1."""
+    """The results as indented JSON, schema 1."""
     return msgspec.json.format(msgspec.json.encode(results), indent=2).decode() + "\n"
 
 
 def write(text: str, path: str) -> None:
-    """Writes ``text`` to ``path``, or to standard output for ``-``. A reader of the path never
-    sees half a file.
+    """Write ``text`` to ``path``, or to standard output for ``-``. Readers of the path never see a
+    partial file.
 
-    Where that fails the text goes to a file in the system's temporary folder, and BlasterError
-    says where it is: what was measured is not lost.
+    If that fails, the text is saved in the system's temporary folder, which BlasterError names, so
+    that no measurement is lost.
     """
     if path == "-":
         sys.stdout.write(text)
@@ -55,7 +55,7 @@ def _replace(text: str, target: Path) -> None:
 
 
 def check_writable(option: str, path: str | None) -> None:
-    """Refuses, before anything is measured, a path that could not be written afterwards."""
+    """Refuse a path that cannot be written, before anything is measured. Raises UsageError."""
     if path is None or path == "-":
         return
     parent = Path(path).parent

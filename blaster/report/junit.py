@@ -1,7 +1,7 @@
-"""The verdict as JUnit XML, which CI systems show: a test case for each check.
+"""The verdict as JUnit XML, for CI systems: a test case for each check.
 
-The form is the one of Apache Ant's junitreport task that Jenkins, GitLab and GitHub's actions read:
-a check that failed is a failure, one that could not be measured is skipped.
+The format is that of Apache Ant's junitreport task, which Jenkins, GitLab and GitHub Actions read:
+a failed check is a failure; one that could not be measured is skipped.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from xml.etree import ElementTree as ET
 
 from blaster.engine.results import Results
 
-# What XML 1.0 cannot hold, not even as a character reference.
+# Characters that XML 1.0 forbids, even as references.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(results: Results) -> str:
-    """One suite, named after the scenario. Times are in seconds."""
+    """Return one test suite, named after the scenario. Times are in seconds."""
     assert results.verdict is not None
     checks = results.verdict.checks
     counts: dict[str, Any] = {
@@ -51,11 +51,12 @@ def to_junit(results: Results) -> str:
             name=_text(check.name),
             time="0",
         )
-        said = f"expected {check.expected}, actual {check.actual}"
+        message = f"expected {check.expected}, actual {check.actual}"
         if check.passed is None:
-            ET.SubElement(case, "skipped", message=_text(said))
+            ET.SubElement(case, "skipped", message=_text(message))
         elif not check.passed:
-            ET.SubElement(case, "failure", message=_text(said), type="threshold").text = _text(said)
+            failure = ET.SubElement(case, "failure", message=_text(message), type="threshold")
+            failure.text = _text(message)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

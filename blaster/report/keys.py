@@ -1,4 +1,4 @@
-"""Keys pressed on the terminal, one by one, without waiting for them."""
+"""Keys: single key presses on the terminal, without waiting."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 
 class Keys:
-    """The keys of standard input, if that is a terminal of ours to read: a run in the background of
-    its shell must not touch it. Opened by :meth:`open`, put back by :meth:`close`."""
+    """Key presses on standard input, if that is a terminal and the run is in its foreground.
+    :meth:`open` changes the terminal's mode, :meth:`close` restores it."""
 
     def __init__(self) -> None:
         self._before: list[Any] | None = None
         self._handle = -1
 
     def open(self) -> bool:
-        """Lets keys come one by one and unseen; ^C stays a signal. False where there are none."""
+        """Read keys unbuffered, without echo; ^C stays a signal. False if there is no terminal."""
         try:
             handle = sys.stdin.fileno()
             if not os.isatty(handle) or os.tcgetpgrp(handle) != os.getpgrp():
@@ -33,7 +33,7 @@ class Keys:
         return True
 
     def pressed(self) -> str:
-        """What was pressed since it was asked last; empty for nothing."""
+        """The keys pressed since the last call; empty if none."""
         if self._before is None:
             return ""
         try:
@@ -47,7 +47,7 @@ class Keys:
         return data.decode(errors="ignore")
 
     def close(self) -> None:
-        """Puts the terminal back as it was."""
+        """Restore the terminal's mode."""
         if self._before is not None:
             before, self._before = self._before, None
             termios.tcsetattr(self._handle, termios.TCSANOW, before)

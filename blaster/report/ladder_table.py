@@ -9,7 +9,7 @@ from blaster.profile.ladder import Rung
 
 
 def show(measured: list[Rung], batch: int, console: Console) -> None:
-    """Prints a row for each rung: what a span costs there, and what the rung adds."""
+    """Print a row for each rung: the cost of a span, and what the rung adds to the one below."""
     below = {rung.name: rung.ns_per_span for rung in measured}
     table = Table(
         title=f"CPU of the generator, {batch:,} spans a request",

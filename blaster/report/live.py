@@ -1,8 +1,8 @@
-"""The live view: one screen of a run that goes on, drawn anew each second.
+"""The live view: one screen that shows a run in progress, redrawn each second.
 
-Every line is cut to the terminal's width, and lines that the height does not hold are left out from
-the least important on, so that nothing wraps or scrolls. It is drawn by the run's own loop: a
-thread of its own would be forked with the workers.
+Lines are cut to the terminal's width; if there are too many for its height, the least important are
+left out, so that nothing wraps or scrolls. The run's own loop draws it: a thread would be forked
+with the workers.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from blaster.units import format_bytes
 
 BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 LABEL, VALUE = 16, 13
-"""Columns of a line's name, and of its figures, now and at most; the sparkline takes the rest."""
+"""The columns of a line's name, and of its current and highest value; then comes the sparkline."""
 
 NOTICE_S = 8.0
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A figure over time: a key of Point, of spans where it is a rate. ``rank``: the higher, the
-    sooner it is left out."""
+    """A figure over time. ``key``: an attribute of Point, in spans if it is shown as a rate.
+    ``rank``: figures of higher rank are left out first."""
 
     name: str
     key: str
@@ -47,10 +47,10 @@ class _Line:
 
 
 class LiveView:
-    """Shows a run on a terminal's alternate screen; ``poll`` and ``answer`` are its keys."""
+    """A run on a terminal's alternate screen; ``poll`` and ``answer`` make it the run's control."""
 
     def __init__(self, console: Console, *, keys: bool) -> None:
-        """``keys``: whether they are looked at, and so shown."""
+        """``keys``: whether keys control the run."""
         self._console = console
         self._blocks = PLAIN_BLOCKS if console.options.ascii_only else BLOCKS
         self._live = Live(
@@ -58,7 +58,7 @@ class LiveView:
             screen=True,
             auto_refresh=False,
             transient=True,
-            # Those of the workers, who are forked while it is shown, must stay what they are.
+            # The workers are forked while it is shown, and inherit both streams.
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -72,7 +72,7 @@ class LiveView:
         self._peaks: dict[str, float] = {}  # of the whole run, by the keys of FIGURES
 
     def begin(self, plan: Plan, endpoint: str) -> None:
-        """Takes the screen."""
+        """Switch to the alternate screen."""
         self._plan = plan
         self._title = f"blaster {plan.scenario.name} → {endpoint}"
         self._has_keys = self._wants_keys and self._keys.open()
@@ -80,12 +80,12 @@ class LiveView:
         self._draw()
 
     def close(self) -> None:
-        """Gives the terminal back as it was."""
+        """Restore the terminal."""
         self._keys.close()
         self._live.stop()
 
     def update(self, progress: Progress) -> None:
-        """Shows an interval."""
+        """Show an interval."""
         self._progress = progress
         for line in FIGURES:
             value = _values(line, progress.run.series.items[-2:])[-1]
@@ -94,7 +94,7 @@ class LiveView:
         self._draw()
 
     def poll(self, run: Run) -> str | None:
-        """What the keys say; draws anew when the terminal's size has changed."""
+        """Return the command of the keys pressed; redraw if the terminal's size has changed."""
         pressed = self._keys.pressed()
         if self._console.size != self._size:
             self._draw()
@@ -103,19 +103,19 @@ class LiveView:
         return HOLD if (pressed.count("h") + pressed.count("H")) % 2 else None
 
     def answer(self, text: str) -> None:
-        """Shows what came of a key, for a while."""
+        """Show the effect of a key for a while."""
         self._notice, self._noticed = text, time.monotonic()
         self._draw()
 
     def _draw(self) -> None:
         self._size = self._console.size
-        # Not the last column: a terminal that wraps there at once would scroll.
+        # Without the last column: some terminals wrap there at once, and would scroll.
         width, height = max(self._size.width - 1, 20), max(self._size.height, 4)
         lines = self.lines(width, height)
         self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
 
     def lines(self, width: int, height: int) -> list[Text]:
-        """The screen: no more than ``height`` lines of at most ``width`` cells."""
+        """The screen: at most ``height`` lines of at most ``width`` cells."""
         assert self._plan is not None
         head = [_both(Text(self._title, "bold"), Text(self._clock()), width)]
         progress = self._progress
@@ -157,7 +157,7 @@ class LiveView:
             if t < end or number == len(stages):
                 break
             begin = end
-        # What was asked for: holds have lengthened the plan's.
+        # The stage as it was asked for; holds have lengthened that of the run's plan.
         assert self._plan is not None
         asked = self._plan.scenario.stages[number - 1]
         name = f"stage {number} of {len(stages)}: {asked}"
@@ -200,7 +200,7 @@ class LiveView:
         heights = np.where(known > 0, scaled, 0).astype(np.int64).tolist()
         rows = []
         for row in reversed(range(tall)):
-            # The character of each height in this row, so that a column costs one look-up.
+            # The character for each height in this row: a column is one look-up.
             of = [
                 self._blocks[min(steps, max(0, h - steps * row))] for h in range(steps * tall + 1)
             ]
@@ -232,12 +232,12 @@ def _errors(run: Run) -> Iterable[tuple[str, str] | str]:
     found = [(int(n), Status(status).name) for status, n in enumerate(counts) if n and status]
     if not found:
         return ["none"]
-    said = ", ".join(f"{n:,} × {name}" for n, name in sorted(found, reverse=True))
-    return [(said, "red")]
+    counts_text = ", ".join(f"{n:,} × {name}" for n, name in sorted(found, reverse=True))
+    return [(counts_text, "red")]
 
 
 def _values(line: _Line, points: Sequence[Point]) -> list[float | None]:
-    """The figure of each point; a rate not of the first, unless that is the run's own first."""
+    """The figure at each point; rates leave out the first point, unless it is the run's first."""
     found: list[float | None] = [getattr(point, line.key) for point in points]
     if line.key not in RATES:
         return found
@@ -249,7 +249,7 @@ def _values(line: _Line, points: Sequence[Point]) -> list[float | None]:
 
 
 def _both(left: Text, right: Text, width: int) -> Text:
-    """The one at the left, the other at the right end of a line; the left is cut."""
+    """A line with text at its left and right end; the left one is cut to fit."""
     room = max(0, width - right.cell_len - 1)
     left.truncate(room, overflow="ellipsis", pad=True)
     return Text.assemble(left, " ", right)

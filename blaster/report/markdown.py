@@ -48,14 +48,14 @@ def to_markdown(results: Results) -> str:
 
 
 def _observed(results: Results) -> list[str]:
-    """What was scraped, where anything was."""
+    """The metrics and alerts that were scraped, if any."""
     body = rows.observed(results)
     head = ("Metric", "Before → after", "Where")
     return ["## Observed", "", *table(head, body), ""] if body else []
 
 
 def _funnel(results: Results) -> list[str]:
-    """How far the spans came, where a backend was asked."""
+    """The funnel, if a backend was asked."""
     if not results.funnel:
         return []
     head = ("Stage", "Seen", "Lost", "Why")
@@ -63,7 +63,7 @@ def _funnel(results: Results) -> list[str]:
 
 
 def _stages(results: Results) -> list[str]:
-    """A row for each stage, where there are several."""
+    """A row for each stage, if there are several."""
     if len(results.stages) < 2:
         return []
     return [
@@ -75,7 +75,7 @@ def _stages(results: Results) -> list[str]:
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table. Nothing in a cell is markup."""
+    """The lines of a table. Cells are escaped."""
     lines = [head, ["---"] * len(head), *body]
     return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
 

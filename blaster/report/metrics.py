@@ -1,8 +1,8 @@
-"""The metrics of a run that goes on, as Prometheus' text and OTLP alike see them.
+"""The metrics of a run in progress, for Prometheus' text format and OTLP.
 
 Names follow Prometheus' conventions: base units, ``_total`` for counters. Histograms have a bucket
-for each doubling of a microsecond, and are exact: a bucket's bound is the highest whole microsecond
-below the doubling, where the buckets of :class:`Histogram` end, too.
+for each power of two of microseconds, and are exact: a bucket's bound is the last whole microsecond
+below the power, where buckets of :class:`Histogram` end, too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ENDS = np.searchsorted(bounds()[0], np.array(BOUNDS_US) + 1)
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """``counts``: of each bucket by itself, one more than there are bounds; ``sum_s``: seconds."""
+    """A histogram. ``counts``: not cumulative, one more than bounds; ``sum_s``: seconds."""
 
     counts: tuple[int, ...]
     sum_s: float
@@ -45,7 +45,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """``kind``: counter, gauge or histogram; ``unit``: as UCUM writes it, for OTLP."""
+    """A metric. ``kind``: counter, gauge or histogram; ``unit``: in UCUM, for OTLP."""
 
     name: str
     kind: str
@@ -55,7 +55,7 @@ class Metric:
 
 
 def metrics(progress: Progress, endpoint: str, transport: str) -> list[Metric]:
-    """What is known at the end of an interval."""
+    """The metrics at the end of an interval."""
     run, point = progress.run, progress.point
     ledger, plan = run.ledger, run.plan
     elapsed = round(point.t * 1e9)
@@ -72,7 +72,7 @@ def metrics(progress: Progress, endpoint: str, transport: str) -> list[Metric]:
         if count
     )
     found = [
-        _gauge("blaster_info", "1", "What runs; always 1.", 1, info),
+        _gauge("blaster_info", "1", "The run's version, scenario and target; always 1.", 1, info),
         _gauge("blaster_elapsed_seconds", "s", "Time since the start.", point.t),
         _gauge("blaster_planned_seconds", "s", "All stages' time.", progress.duration_ns / 1e9),
         _gauge("blaster_stage", "1", "The number of the stage, from 1.", _stage(progress)),

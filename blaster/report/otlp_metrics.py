@@ -1,7 +1,7 @@
 """Metrics as an OTLP request: opentelemetry-proto's ExportMetricsServiceRequest.
 
 Counters are monotonic, cumulative sums; histograms are cumulative, with explicit bounds in seconds.
-Names keep Prometheus' form, so that a Collector that serves them to Prometheus changes nothing.
+Names keep Prometheus' form, so that a Collector can serve them to Prometheus unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
 
 def request(found: Sequence[Metric], started_ns: int, now_ns: int) -> bytes:
-    """The serialised request; times in ns since 1970."""
+    """The serialised request; times in nanoseconds since 1970."""
     message = ExportMetricsServiceRequest()
     resource = message.resource_metrics.add()
     resource.resource.attributes.extend(

@@ -1,4 +1,4 @@
-"""The files that results are written to, each by an option of its own."""
+"""Outputs: the files that results are written to, each with its own option."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blaster.verdict.capacity import Capacity
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where to: file names, ``-`` for standard output, None for nowhere."""
+    """The outputs: file names, ``-`` for standard output, None for none."""
 
     json: str | None = None
     markdown: str | None = None
@@ -27,7 +27,7 @@ class Outputs:
     github_summary: bool = False
 
     def check(self) -> None:
-        """Refuses, before anything is measured, what could not be written afterwards."""
+        """Refuse outputs that cannot be written, before anything is measured. Raises UsageError."""
         for option, path in self._given():
             json_file.check_writable(option, path)
         if self.github_summary:
@@ -38,12 +38,12 @@ class Outputs:
 
     @property
     def any(self) -> bool:
-        """Whether anything is to be written."""
+        """Whether there is any output."""
         return bool(self._given()) or self.github_summary
 
     @property
     def takes_stdout(self) -> bool:
-        """Whether standard output belongs to one of them."""
+        """Whether one of them is standard output."""
         return any(path == "-" for _, path in self._given())
 
     def _given(self) -> Sequence[tuple[str, str]]:
@@ -52,7 +52,7 @@ class Outputs:
         return [(option, path) for option, path in pairs if path is not None]
 
     def write(self, found: Results | Capacity, raw: dict[str, Any] | None = None) -> None:
-        """Writes them all. Raises UsageError for a form that the findings of a search have not."""
+        """Write them all. Raises UsageError for a format that findings of a search do not have."""
         for option, path in self._given():
             json_file.write(_text(option, found, raw), path)
         if self.github_summary:

@@ -1,4 +1,4 @@
-"""The figures of a run as rows of text, for the console and for Markdown alike."""
+"""The figures of a run as rows of text, for the console, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NONE = "–"
 
 
 def configuration(results: Results) -> list[tuple[str, str]]:
-    """What was asked for."""
+    """The settings of the run: names and values."""
     asked = results.configuration
     rate = results.rate.target_spans_per_s
     return [
@@ -41,7 +41,7 @@ def configuration(results: Results) -> list[tuple[str, str]]:
 
 
 def outcome(results: Results) -> list[tuple[str, str]]:
-    """What came of it."""
+    """The results of the run: names and values."""
     spans, rate, latency = results.spans, results.rate, results.latency_ms
     rows = [
         ("Total spans", f"{spans.sent:,} sent, {spans.accepted:,} accepted"),
@@ -61,7 +61,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
         ("Backend memory, peak", _size(rss.peak)),
         ("Backend memory, average", _size(rss.avg)),
         ("Errors", _errors(results)),
-        *_held(results),
+        *_holds(results),
         *_retries(results),
         *_compression(results),
         ("Steady", _steady(results)),
@@ -75,7 +75,7 @@ def outcome(results: Results) -> list[tuple[str, str]]:
 
 
 def tiles(results: Results) -> list[tuple[str, str]]:
-    """The figures that are looked for first."""
+    """The most important figures: names and values."""
     spans, latency = results.spans, results.latency_ms.response
     lost = spans.rejected + spans.failed + spans.unknown + spans.not_offered
     cpu = results.target.cpu_percent.avg if results.target else None
@@ -93,7 +93,7 @@ def tiles(results: Results) -> list[tuple[str, str]]:
 
 
 def stages(results: Results) -> list[tuple[str, ...]]:
-    """Stage, spans sent and accepted, rate, and latency's p50, p99 and maximum."""
+    """Stage, spans sent and accepted, rate, latency p50, p99 and maximum."""
     return [
         (
             stage.stage,
@@ -109,7 +109,7 @@ def stages(results: Results) -> list[tuple[str, ...]]:
 
 
 def hosts(results: Results) -> list[tuple[str, ...]]:
-    """Host, spans sent and accepted, rate, latency's p50 and p99, lateness's p99, clock, limit."""
+    """Host, spans sent and accepted, rate, latency p50 and p99, lateness p99, clock, limit."""
     return [
         (
             host.host,
@@ -136,7 +136,7 @@ def violations(results: Results) -> list[tuple[str, str, str]]:
 
 
 def funnel(results: Results) -> list[tuple[str, str, str, str]]:
-    """Stage, how much it saw, what of it was lost, and why."""
+    """Stage, spans seen, spans lost, and the reason."""
     return [
         (
             stage.stage,
@@ -149,7 +149,7 @@ def funnel(results: Results) -> list[tuple[str, str, str, str]]:
 
 
 def observed(results: Results) -> list[tuple[str, str, str]]:
-    """What grew or changed of the metrics that were scraped, and the alerts that fired."""
+    """The scraped metrics that changed, and the alerts that fired."""
     found = [
         (name, f"{page.before.get(name, 0.0):,.6g} → {value:,.6g}", page.url)
         for page in results.scraped
@@ -183,33 +183,33 @@ def _detected(results: Results) -> str:
 
 def _steady(results: Results) -> str:
     word = {True: "yes", False: "no", None: "not known"}[results.steady.steady]
-    said = f"{word}: {results.steady.reason}"
+    text = f"{word}: {results.steady.reason}"
     if results.warmup.method == "none":
-        return said
-    return f"{said}; the first {results.warmup.duration_s:g} s left out ({results.warmup.method})"
+        return text
+    return f"{text}; the first {results.warmup.duration_s:g} s left out ({results.warmup.method})"
 
 
-def _held(results: Results) -> list[tuple[str, str]]:
-    said = [
+def _holds(results: Results) -> list[tuple[str, str]]:
+    holds = [
         f"{hold.spans_per_s:,} spans/s for {hold.duration_s:.1f} s from {hold.begin_s:.1f} s on"
         for hold in results.holds
     ]
-    return [("Rate held", "; ".join(said))] if said else []
+    return [("Rate held", "; ".join(holds))] if holds else []
 
 
 def _retries(results: Results) -> list[tuple[str, str]]:
-    """What was sent again, if anything was."""
+    """The retries, if there were any."""
     requests = results.requests
     if not requests.retried:
         return []
     after = ", ".join(f"{n:,} × {status}" for status, n in requests.retried_by_status.items())
     twice = f", {requests.possible_duplicates:,} spans possibly twice"
-    said = f"{requests.retried:,} requests sent again, after {after}"
-    return [("Retries", said + (twice if requests.possible_duplicates else ""))]
+    text = f"{requests.retried:,} requests sent again, after {after}"
+    return [("Retries", text + (twice if requests.possible_duplicates else ""))]
 
 
 def _compression(results: Results) -> list[tuple[str, str]]:
-    """What compression saved and cost, if there was any."""
+    """The saving and the cost of compression, if there was any."""
     found = results.compression
     if found is None:
         return []

@@ -1,4 +1,4 @@
-"""One span that was sent, as ``blaster send`` shows it: plain lines, for eyes and for grep."""
+"""The output of ``blaster send``: plain lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from blaster.send import SentSpan
 
 
 def show_sent(sent: SentSpan) -> None:
-    """Prints its IDs and what became of its request."""
+    """Print the span's IDs and the outcome of its request."""
     print(f"trace {sent.trace_id.hex()}")
     print(f"span  {sent.span_id.hex()}")
     why = f": {sent.message}" if sent.message else ""
@@ -14,7 +14,7 @@ def show_sent(sent: SentSpan) -> None:
 
 
 def show_answers(sent: SentSpan) -> None:
-    """Prints what each backend said."""
+    """Print the findings of each backend."""
     if sent.answers is None:
         return
     for stage in sent.answers.stages:

@@ -1,4 +1,4 @@
-"""What ``blaster templates inspect`` says of a captured file: a table, or JSON."""
+"""The output of ``blaster templates inspect``: tables, or JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from blaster.payload.capture.capture import MAX_DISTINCT, Capture, Key, Pattern,
 from blaster.units import format_bytes
 
 MAX_ROWS = 20
-"""The most shapes, and the most varying attributes, that the tables show."""
+"""The most rows of each table."""
 
 
 def to_json(capture: Capture) -> str:
-    """Everything as indented JSON. Sizes in bytes of protobuf, of one trace."""
+    """The capture as indented JSON. Sizes are in bytes of protobuf, for one trace."""
     document = {
         "file": capture.path,
         "format": capture.format,
@@ -59,7 +59,7 @@ def _counted(item: tuple[Key, Values]) -> tuple[Key, int]:
 
 
 def show(capture: Capture, console: Console) -> None:
-    """Prints the shapes, the most frequent first, and what varies among the traces of each."""
+    """Print the shapes, the most frequent first, and the attributes that vary in each."""
     console.print(
         f"{escape(capture.path)}: {capture.format}, {capture.traces:,} traces, "
         f"{capture.spans:,} spans; sent as {len(capture.shapes):,} templates",

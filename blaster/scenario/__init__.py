@@ -1,1 +1,1 @@
-"""What the user asks for: stages of load, the workload, the criteria."""
+"""Scenarios: stages of load, workload and criteria, as the user asks for them."""

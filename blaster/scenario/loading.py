@@ -1,6 +1,6 @@
-"""Scenarios from TOML: those that come with blaster, and the user's own files.
+"""Scenarios from TOML: the presets, and the user's own files.
 
-A file says, with everything but ``stages`` optional::
+A file in full; everything but ``stages`` is optional::
 
     name = "checkout"               # default: the file's name
     description = "Black Friday"
@@ -12,10 +12,10 @@ A file says, with everything but ``stages`` optional::
         { from = 100, to = "1k", period = "30s", duration = "5m" },    # a sine, from 100 and back
         { from = 100, to = "10k", width = "30s", duration = "5m" },    # a spike in the middle
     ]                               # or a single stage with rate = "max"
-    # Rates are in spans per second, or say otherwise: "50req/s", "10MB/s".
-    arrivals = "poisson"            # requests come at random; default: "uniform"
-    burst = 10                      # requests that come at once; default: 1
-    warmup = "10s"                  # left out of the figures; "auto": found by MSER-5
+    # Rates are in spans per second unless they have a unit: "50req/s", "10MB/s".
+    arrivals = "poisson"            # requests at random times; default: "uniform"
+    burst = 10                      # requests sent at once; default: 1
+    warmup = "10s"                  # excluded from the figures; "auto": by MSER-5
     thresholds = ["latency_ms.response.p99 < 500"]      # over the results; see threshold.py
     abort_on = ["spans.failed > 1000"]                  # ends the run as soon as it holds
 
@@ -25,7 +25,7 @@ A file says, with everything but ``stages`` optional::
     violation_rate = 0.1            # share of traces with a violation
     spans_per_trace = 1
 
-    [criteria]                      # when the run has passed
+    [criteria]                      # conditions for a pass
     detection_rate_min = 0.9        # detected / injected violations are above it
     target_cpu_percent_max = 70     # the target's average CPU, of one core, is below it
     target_rss_max = "500MB"        # the target's peak memory is below it
@@ -76,12 +76,12 @@ _PRESETS = ("normal", "medium", "high", "spike", "soak")
 
 
 def names() -> list[str]:
-    """The scenarios that come with blaster, the lightest first."""
+    """The names of the presets, the lightest first."""
     return list(_PRESETS)
 
 
 def describe() -> list[tuple[str, str, str]]:
-    """Name, description and stages in words of each scenario that comes with blaster."""
+    """Name, description and stages (as text) of each preset."""
     rows = []
     for name in _PRESETS:
         scenario = load(name)
@@ -90,7 +90,7 @@ def describe() -> list[tuple[str, str, str]]:
 
 
 def load(name_or_path: str) -> Scenario:
-    """The scenario of this name or in this TOML file; a name wins over a file called like it.
+    """Load a preset or a TOML file; a preset takes precedence over a file of the same name.
 
     UsageError in one line: the file, the key, its value and what would be right.
     """
@@ -107,7 +107,7 @@ def load(name_or_path: str) -> Scenario:
 
 
 def parse(text: str, file: str) -> Scenario:
-    """The scenario that TOML ``text`` says; ``file`` names it in errors. UsageError as in load."""
+    """Parse a scenario from TOML; ``file`` names it in errors. UsageError as in load."""
     return _scenario(document(text, file), Path(file).stem)
 
 
@@ -140,7 +140,7 @@ def _scenario(top: Table, stem: str) -> Scenario:
             thresholds=thresholds,
             abort_on=abort_on,
         )
-    except ValueError as error:  # what no single key is guilty of
+    except ValueError as error:  # a conflict between keys
         raise UsageError(f"{top.file}: {error}") from None
 
 
@@ -245,7 +245,7 @@ def _criteria(table: Table) -> Criteria:
 
 
 def _ramp_end(text: str) -> tuple[int | None, str]:
-    """A rate, which may be 0, and its unit; "" where the text says none."""
+    """A rate, which may be 0, and its unit; "" if the text has none."""
     rate = parse_count(text)
     if rate is not None:
         return rate, ""

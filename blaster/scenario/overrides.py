@@ -1,4 +1,4 @@
-"""What wins where a scenario is changed: the option, then the environment, then the scenario."""
+"""Overrides of a scenario: options take precedence over the environment, and that over the file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def resolve(
     stages: str | None,
     environ: Mapping[str, str],
 ) -> Scenario:
-    """The scenario with the options (None: not given) and the environment's variables in force.
+    """Apply the options (None: not given) and the environment's variables to the scenario.
 
     A rate makes one steady stage that lasts as long as all stages did, or ``duration``. Stages
-    outrank the variables for rate and duration; beside those options they are refused. A variable
-    that is empty, or outranked, is as good as not set. UsageError names the option or the
-    variable, its value and what would be right.
+    take precedence over the variables for rate and duration, and exclude those options. An empty
+    variable counts as not set. UsageError names the option or the variable, its value and what
+    would be right.
     """
     changes: dict[str, Any] = {}
     if stages is not None:
@@ -38,7 +38,7 @@ def resolve(
             if value is not None:
                 raise UsageError(
                     f"{option} {quoted(value)}: cannot be used with --stages, "
-                    "which says rates and durations itself"
+                    "which sets rates and durations itself"
                 )
         changes["stages"] = _parsed("--stages", stages, parse_stages)
     else:
@@ -63,7 +63,7 @@ def resolve(
 def _chosen(
     option: str, value: str | None, variable: str, environ: Mapping[str, str]
 ) -> tuple[str, str | None]:
-    """The name and the text of what is in force; None: neither."""
+    """The source and the text that take precedence; None: neither is set."""
     if value is not None:
         return option, value
     return variable, environ.get(variable) or None

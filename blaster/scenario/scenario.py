@@ -1,4 +1,4 @@
-"""Scenario, Stage, Workload, Criteria: what the user asks for, checked and immutable."""
+"""Scenario, Stage, Workload, Criteria: the user's test, checked and immutable."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _SHAPE = re.compile(r"(?P<shape>sine|spike):\s*(?P<rates>.*?)/(?P<time>[0-9][^/]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stretch of ``duration_ns`` with the rate in a line from ``start_rate`` to ``end_rate``.
+    """A stage of ``duration_ns`` whose rate goes linearly from ``start_rate`` to ``end_rate``.
 
-    Rates in ``unit`` per second, one of UNITS. Equal: steady; both None: max, as fast as the
-    in-flight cap allows. With ``period_ns`` the rate is a sine that begins at ``start_rate``, is at
-    ``end_rate`` after half a period, and so on. ValueError for what cannot be a stage.
+    Rates are in ``unit`` per second, one of UNITS. Equal rates: steady; both None: max, as fast as
+    the in-flight cap allows. With ``period_ns`` the rate is a sine that begins at ``start_rate``
+    and reaches ``end_rate`` after half a period. ValueError for an invalid stage.
     """
 
     duration_ns: int
@@ -92,11 +92,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the traces are like.
+    """The traces to send.
 
-    ``name``: one that comes with blaster, or a TOML file. ``layout``: which requests hold which
-    spans: sdk, gateway or scattered; None: by the workload. ``violation_rate``: the share of
-    traces with a violation, 0 to 1, exactly as the user wrote it. ``spans_per_trace``: for flat.
+    ``name``: a preset, or a TOML file. ``layout``: how spans are spread over requests: sdk, gateway
+    or scattered; None: by the workload. ``violation_rate``: the share of traces with a violation,
+    0 to 1, exactly as the user wrote it. ``spans_per_trace``: for flat.
     """
 
     name: str = "flat"
@@ -112,9 +112,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class WarmUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The time at the beginning that the figures leave out.
+    """The time at the beginning that is excluded from the figures.
 
-    ``duration_ns``: fixed. ``auto``: found in the first stage by MSER-5 instead.
+    ``duration_ns``: fixed. ``auto``: determined in the first stage by MSER-5 instead.
     """
 
     duration_ns: int = 0
@@ -125,7 +125,7 @@ class WarmUp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def parse_warmup(text: str) -> WarmUp:
-    """A WarmUp from ``auto``, ``0`` (none) or a time. ValueError otherwise."""
+    """Parse a WarmUp: ``auto``, ``0`` (none) or a time. ValueError otherwise."""
     if text.strip() == "auto":
         return WarmUp(auto=True)
     if re.fullmatch(r"\s*0+(s|ms|m)?\s*", text):
@@ -137,7 +137,7 @@ def parse_warmup(text: str) -> WarmUp:
 
 
 class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When the run has passed; None or False: not asked.
+    """The conditions for a pass; None or False: not asked for.
 
     ``detection_rate_min``: detected / injected violations must be above it.
     ``target_cpu_percent_max``: the target's average CPU, percent of one core, must be below it.
@@ -158,12 +158,12 @@ class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to offer and when it has passed. ValueError for what cannot be run.
+    """The load and the conditions for a pass. ValueError for a scenario that cannot be run.
 
     ``batch``: spans per request; None: the engine chooses. ``seed``: None: drawn for each run.
-    ``arrivals``: one of ARRIVALS; ``burst``: requests that come at once. ``warmup``: what is left
-    out of the figures. ``thresholds``: what must hold at the end; ``abort_on``: what ends the run
-    as soon as it holds.
+    ``arrivals``: one of ARRIVALS; ``burst``: requests sent at once. ``warmup``: excluded from the
+    figures. ``thresholds``: conditions that must hold at the end; ``abort_on``: conditions that end
+    the run as soon as one holds.
     """
 
     name: str
@@ -206,7 +206,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def duration_ns(self) -> int:
-        """How long all stages last together."""
+        """The duration of all stages together."""
         return sum(stage.duration_ns for stage in self.stages)
 
     @property
@@ -216,12 +216,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def peak_rate(self) -> int | None:
-        """The highest rate of any moment, in the stages' units; None for max."""
+        """The highest rate at any time, in the stages' units; None for max."""
         return max(_rates(self.stages), default=None)
 
     @property
     def low_rate(self) -> int | None:
-        """The lowest rate of any moment, 0 where a ramp touches 0; None for max."""
+        """The lowest rate at any time, 0 if a ramp reaches 0; None for max."""
         return min(_rates(self.stages), default=None)
 
     @property
@@ -248,15 +248,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         thresholds: Sequence[Threshold] = (),
         abort_on: Sequence[Threshold] = (),
     ) -> Scenario:
-        """The scenario with what is given in place of its own.
+        """Return the scenario with the arguments in place of its own values.
 
-        ``thresholds`` and ``abort_on`` come on top of the scenario's own.
-        ``stages`` replaces all stages. ``rate`` in ``unit`` (None: max) makes one steady stage of
-        them, which lasts as long as they did together, or ``duration_ns``. ``duration_ns`` alone
-        stretches a single stage; ValueError where there are several, since it does not say which
-        of them to stretch; ValueError also for ``stages`` with rate or duration. The budgets of the
-        target's CPU and memory were set for the rate and go with it; ``cpu_recovers`` is no longer
-        asked where the new stages have no peak to recover from.
+        ``thresholds`` and ``abort_on`` are added to the scenario's own. ``stages`` replaces all
+        stages. ``rate`` in ``unit`` (None: max) makes one steady stage of them, as long as they
+        were together, or ``duration_ns``. ``duration_ns`` alone changes a single stage. ValueError
+        if there are several, which leaves open the one to change, and for ``stages`` with rate or
+        duration. The limits of the target's CPU and memory belong to the rate and are dropped with
+        it; so is ``cpu_recovers`` if the new stages have no peak.
         """
         traces, criteria = self.workload, self.criteria
         if stages is not None or rate is not msgspec.UNSET:
@@ -317,7 +316,7 @@ def _have_peak(stages: Sequence[Stage]) -> bool:
 
 
 def spike(low: Stage, high_rate: int, width_ns: int) -> tuple[Stage, Stage, Stage]:
-    """The steady stage ``low`` with a steady peak of ``width_ns`` in its middle."""
+    """Split the steady stage ``low``: a steady peak of ``width_ns`` in its middle."""
     if width_ns >= low.duration_ns - 1:
         raise ValueError("a spike must be shorter than its stage")
     before = (low.duration_ns - width_ns) // 2
@@ -330,7 +329,7 @@ def spike(low: Stage, high_rate: int, width_ns: int) -> tuple[Stage, Stage, Stag
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Stages from ``100@60s,10k@30s``; ``100..10k@2m`` is a ramp, ``0..100@10s`` one from 0.
+    """Parse stages: ``100@60s,10k@30s``; ``100..10k@2m`` is a ramp, ``0..100@10s`` one from 0.
 
     ``sine:100..1k/30s@5m`` swings from 100 to 1,000 and back every 30 s, for 5 minutes;
     ``spike:100..10k/30s@5m`` is 100 with 30 s of 10,000 in the middle: three stages. Rates as for

@@ -4,7 +4,7 @@ A threshold is a path into results.json, one of < <= > >= == !=, and a number; s
 by ``and``. Numbers may have a unit where the path says which: ``500ms`` and ``2s`` for what is in
 ``_ms``, ``500MB`` for bytes, ``90%`` for shares and percents; ``10k`` and ``1.5M`` anywhere;
 ``true`` and ``false`` for flags. ``stages.0.latency_ms.response.p99`` is a figure of the first
-stage. Nothing is evaluated but this.
+stage. No other expressions are evaluated.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def parse_thresholds(text: str) -> tuple[Threshold, ...]:
-    """The conditions of ``A < 1`` or ``A < 1 and B > 2``. ValueError says what would be right."""
+    """Parse ``A < 1`` or ``A < 1 and B > 2``. The ValueError says what would be right."""
     if len(text) > 1000:
         raise ValueError("must be at most 1,000 characters long")
     return tuple(_parse(part) for part in re.split(r"\band\b", text))
@@ -69,7 +69,7 @@ def _parse(text: str) -> Threshold:
 
 
 def _number(text: str, path: str) -> float | None:
-    """The number in the unit that ``path`` is in; None where it is none."""
+    """The number in the unit of ``path``; None if it is not a number."""
     if text in ("true", "false"):
         return float(text == "true")
     number, percent = (text[:-1], True) if text.endswith("%") else (text, False)

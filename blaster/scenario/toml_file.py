@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 def document(text: str, file: str) -> Table:
-    """The keys of TOML ``text``; ``file`` names it in errors. UsageError where it is not TOML."""
+    """Parse TOML; ``file`` names it in errors. UsageError if it is not TOML."""
     shown = in_line(file)
     try:
         # Floats stay text, so that a share is kept exactly as it was written.
@@ -49,7 +49,7 @@ class Float(str):
 
 
 class Table:
-    """A TOML table whose keys are taken one by one; what is left at the end is unknown."""
+    """A TOML table whose keys are taken one by one; keys left at the end are refused as unknown."""
 
     def __init__(self, file: str, path: str, values: dict[str, Any]) -> None:
         self.file = file
@@ -106,7 +106,7 @@ class Table:
         return Table(self.file, f"{self.path}{key}.", value)
 
     def end(self) -> None:
-        """Refuses the first key that nobody took."""
+        """Refuse the first key that was not taken."""
         for key in self.values:
             if key not in self.known:
                 raise UsageError(
@@ -116,7 +116,7 @@ class Table:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """What reads a whole number from ``least`` to ``most``; it raises ValueError otherwise."""
+    """Return a parser of whole numbers from ``least`` to ``most``; it raises ValueError."""
 
     def parse_whole(text: str) -> int:
         number = parse_count(text, least, most)
@@ -129,7 +129,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
-    """A file to be read. UsageError in one line where it is none or cannot be read."""
+    """Open a regular file for reading. UsageError in one line if it cannot be read."""
     shown = in_line(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # open would wait for ever on a pipe
@@ -142,12 +142,12 @@ def opened(path: str) -> Iterator[BinaryIO]:
 
 
 def read(path: str) -> str:
-    """The text of a file. UsageError where it is none, too large or not UTF-8."""
+    """Return the text of a file. UsageError if it cannot be read, is too large or not UTF-8."""
     shown = in_line(path)
     with opened(path) as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise UsageError(f"{shown}: larger than 1 MiB, which no such file is")
+        raise UsageError(f"{shown}: must be at most 1 MiB")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -156,6 +156,6 @@ def read(path: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion for the end of an error: the known word that looks most like ``word``."""
+    """A suggestion to end an error message with: the known word most similar to ``word``."""
     close = difflib.get_close_matches(word[:60], known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,7 +1,7 @@
 """The betrace transport: BeTrace's own ingest, POST /v1/spans, in JSON.
 
-The batches are stamped as OTLP's protobuf like everywhere, and turned into JSON on their way: at an
-ordinary speed, some tens of thousands of spans a second. HTTP is the http transport's.
+Batches are stamped as OTLP's protobuf and converted to JSON when they are sent: some tens of
+thousands of spans a second. The http transport does the rest.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from blaster.transport.tls import Tls
 from blaster.transport.wrapper import TransportWrapper
 
 PIECE_SPANS = 500
-"""Spans turned into JSON before the first of them is sent: some 10 ms."""
+"""Spans converted to JSON before the first of them is sent: some 10 ms."""
 
 
 class BetraceTransport(TransportWrapper):
-    """Posts to ``endpoint`` as HttpTransport does, with the same settings."""
+    """Posts BeTrace's JSON to ``endpoint``; parameters as HttpTransport has them."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class BetraceTransport(TransportWrapper):
 
 
 def to_json(data: bytes) -> bytes:
-    """The body of POST /v1/spans with the spans of an ExportTraceServiceRequest."""
-    return msgspec.json.encode({"spans": [_shown(span) for span in decode(data)]})
+    """Return the body of POST /v1/spans with the spans of an ExportTraceServiceRequest."""
+    return msgspec.json.encode({"spans": [_fields(span) for span in decode(data)]})
 
 
-def _shown(span: Span) -> dict[str, Any]:
+def _fields(span: Span) -> dict[str, Any]:
     took_ms = (span.end_ns - span.start_ns) // 1_000_000
     attributes = {key: value or "" for key, value in span.attributes.items()}
-    # What the newer dialect's rules look at: BeTrace gives a rule no other sight of it.
+    # For the newer dialect's rules, which see a span's duration in no other way.
     attributes.setdefault("duration_ms", str(took_ms))
     return {
         "traceId": span.trace_id.hex(),

@@ -1,4 +1,4 @@
-"""Which transport carries the run."""
+"""The choice of the transport that carries a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wire_is_built() -> bool:
 
 
 def wire_takes_zstd() -> bool:
-    """Whether that extension was built with libzstd: a server may answer in what it was asked."""
+    """Whether that extension was built with libzstd: answers may come in the request's encoding."""
     return wire_is_built() and bool(importlib.import_module("blaster._wire").ZSTD)
 
 
@@ -29,21 +29,21 @@ def wire_speaks_tls() -> bool:
 
 
 def check(name: str) -> str:
-    """``name``, which ``--transport`` gave. UsageError where there is no such transport."""
+    """Return ``name``, the value of ``--transport``. UsageError if there is no such transport."""
     if name not in NAMES:
         raise UsageError(f"--transport {quoted(name)}: must be {', '.join(NAMES)}")
     return name
 
 
 def protocol(name: str) -> Protocol:
-    """What the peer of this transport must speak."""
+    """The protocol that this transport speaks."""
     return "http" if name in ("http", "betrace") else "grpc"
 
 
 def choose(name: str, spoken: Protocol = "grpc", tls: Tls | None = None) -> str:
-    """The transport that ``--transport NAME`` means here, for a peer that speaks so.
+    """Resolve ``--transport NAME`` for a peer that speaks the protocol ``spoken``.
 
-    UsageError where it is not built or cannot do that.
+    UsageError if the transport is not built or cannot use these settings.
     """
     check(name)
     if name == "auto" and spoken == "http":

@@ -1,8 +1,7 @@
-"""CompressingTransport: a transport, whose batches are compressed on the worker before it.
+"""CompressingTransport: any transport, with batches compressed in the worker.
 
-gzip is isal's where that is installed (some six times as quick as zlib at its fastest, for the same
-ratio) and zlib's where it is not; zstd needs zstandard. Both come with ``blaster[compression]``:
-only those who compress need them.
+gzip uses isal if it is installed (some six times as fast as zlib's fastest level, at the same
+ratio), zlib otherwise; zstd needs zstandard. ``blaster[compression]`` installs both.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from blaster.transport.wrapper import TransportWrapper
 NONE, GZIP, ZSTD = NAMES = ("none", "gzip", "zstd")
 
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
-"""zlib's sign for gzip's framing."""
+"""zlib's window size for gzip framing."""
 
 _LEVEL = 1
-"""The fastest that each library has but no compression; others gain little on spans, see
+"""The fastest level of each library; others gain little on spans, see
 bench/bench_compression.py."""
 
 _PIECE_BYTES = 1 << 20
-"""What is compressed at a time, some 3 ms: requests due by then are no later than that."""
+"""Bytes compressed at a time, some 3 ms: no request is later than that for it."""
 
 Compress = Callable[[memoryview], bytes]
 
 
 def library(name: str) -> str | None:
-    """The library that compresses so; None where it is not installed."""
+    """The library for this compression; None if it is not installed."""
     if name == GZIP:
         return "isal" if importlib.util.find_spec("isal") else "zlib"
     return "zstandard" if importlib.util.find_spec("zstandard") else None
 
 
 def compressor(name: str) -> Compress:
-    """What compresses one batch as ``name`` (gzip or zstd) says, into one frame."""
+    """Return a function that compresses one batch with ``name`` (gzip or zstd) into one frame."""
     if name == ZSTD:
-        # With the size in its header: a receiver can refuse what is too large at once.
+        # Its header holds the size, so that a receiver can refuse too large a batch at once.
         compress: Compress = (
             importlib.import_module("zstandard").ZstdCompressor(level=_LEVEL).compress
         )
@@ -61,8 +60,8 @@ def compressor(name: str) -> Compress:
 
 
 class CompressingTransport(TransportWrapper):
-    """``transport``, which says of the batches that they are compressed so. What goes in and comes
-    out of the compression, and its CPU time, are raised in ``sent`` (RAISED)."""
+    """``transport``, which must declare the encoding ``name`` itself. Bytes before and after
+    compression, and its CPU time, are added to ``sent`` (RAISED)."""
 
     def __init__(self, transport: Transport, name: str, sent: Int64) -> None:
         super().__init__(transport)
@@ -82,7 +81,7 @@ class CompressingTransport(TransportWrapper):
             batches, piece.scheduled, piece.spans, first=piece.first, again=piece.again
         )
         before, after = piece.sizes(), small.sizes()
-        # Before they can leave, as all that is sent.
+        # Before they can leave, as with all counts of what is sent.
         self._sent[COMPRESSED_FROM] += int(before.sum())
         self._sent[COMPRESSED_TO] += int(after.sum())
         took = self._transport.send(small, until)

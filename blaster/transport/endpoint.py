@@ -1,6 +1,6 @@
-"""Endpoint: where the spans go, and how the environment names it.
+"""Endpoint: the address of the target, from an option or the environment.
 
-The precedence, the variables and what becomes of a path are the OpenTelemetry specification's:
+The precedence, the variables and the handling of paths follow the OpenTelemetry specification:
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -29,7 +29,7 @@ _DEFAULTS: dict[Protocol, str] = {"grpc": "http://localhost:4317", "http": "http
 class Endpoint:
     """A host and a port; ``url`` as the user wrote it.
 
-    ``path``: of the requests, for OTLP/HTTP; empty for OTLP/gRPC. ``tls``: whether to encrypt.
+    ``path``: the path of OTLP/HTTP requests; empty for OTLP/gRPC. ``tls``: whether to encrypt.
     """
 
     url: str
@@ -52,12 +52,11 @@ def resolve(
     *,
     insecure: bool = False,
 ) -> Endpoint:
-    """The endpoint of --endpoint, else of the environment, else the default.
+    """Resolve the endpoint: --endpoint, else the environment, else the default.
 
-    Without a scheme it is https, or http where ``insecure``. On ``http`` the path of the general
-    variable is a base to which /v1/traces is added, and that of the traces' own is used as it is;
-    an option without a path gets /v1/traces. UsageError in one line for what is not a URL of host
-    and port.
+    Without a scheme it is https, or http if ``insecure``. With ``http``, /v1/traces is added to the
+    path of the general variable and to an option without a path; the path of the traces' own
+    variable is used as it is. UsageError in one line for anything but a URL of host and port.
     """
     if option is not None:
         endpoint = _parse("--endpoint", option, protocol, insecure)
@@ -74,8 +73,8 @@ def resolve(
 
 
 def resolve_betrace(option: str | None, *, insecure: bool = False) -> Endpoint:
-    """Where BeTrace's own ingest is: --endpoint, to which /v1/spans is added where it has no path,
-    else http://localhost:12011. OTLP's variables do not speak of it."""
+    """Resolve the endpoint of BeTrace's own ingest: --endpoint, with /v1/spans added if it has no
+    path, else http://localhost:12011. OTLP's variables do not apply to it."""
     source, url = ("the default endpoint", BETRACE) if option is None else ("--endpoint", option)
     endpoint = _parse(source, url, "http", insecure)
     return endpoint if endpoint.path != "/" else _with_path(endpoint, BETRACE_PATH)
@@ -113,5 +112,5 @@ def _parse(source: str, url: str, protocol: Protocol, insecure: bool) -> Endpoin
 
 
 def _without_secrets(url: str) -> str:
-    """The URL for a message: user, password and query may be secret."""
+    """The URL for a message, without user, password and query, which may be secret."""
     return re.sub(r"\?.*", "?…", re.sub(r"^([a-zA-Z+.-]*://)?[^/?#]*@", r"\1…@", url))

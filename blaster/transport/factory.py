@@ -1,4 +1,4 @@
-"""How a transport is made in a worker."""
+"""The factory that makes a worker's transport, after the fork."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from blaster.transport import compression, retry
 from blaster.transport.base import Int64, Transport
 from blaster.transport.compression import CompressingTransport
 from blaster.transport.otlp_settings import OtlpSettings
-from blaster.transport.retrying import retried
+from blaster.transport.retrying import with_retries
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every transport is given. ``connections`` and ``in_flight`` are one worker's;
-    ``retry``: one of retry.MODES, its jitter by ``seed``."""
+    """Settings of every transport. ``connections`` and ``in_flight`` are those of one worker;
+    ``retry``: one of retry.MODES, with jitter from ``seed``."""
 
     otlp: OtlpSettings
     connections: int
@@ -25,9 +25,9 @@ class Settings:
 
 
 def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
-    """A function that makes the transport from its ``sent`` and ``stop`` arrays.
+    """Return a function that makes the transport from its ``sent`` and ``stop`` arrays.
 
-    It imports what the transport needs when it is called, after the fork: never in the parent.
+    It imports the transport's modules when it is called, after the fork: never in the parent.
     """
     otlp = settings.otlp
 
@@ -91,14 +91,14 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
             stop=stop,
         )
 
-    again = retried(
+    retrying = with_retries(
         make,
         settings.retry,
         in_flight=settings.in_flight,
         timeout_s=otlp.timeout_s,
         seed=settings.seed,
     )
-    # grpcio takes no messages that are compressed already: it compresses them itself.
+    # grpcio compresses messages itself; it takes none that are compressed already.
     if otlp.compression == compression.NONE or otlp.transport in ("grpc", "null"):
-        return again
-    return lambda sent, stop: CompressingTransport(again(sent, stop), otlp.compression, sent)
+        return retrying
+    return lambda sent, stop: CompressingTransport(retrying(sent, stop), otlp.compression, sent)

@@ -1,7 +1,7 @@
-"""The grpc transport: OTLP/gRPC on grpcio. Bytes go out as they were stamped, unparsed.
+"""The grpc transport: OTLP/gRPC on grpcio. Batches are sent as they were stamped, unparsed.
 
-As many callers as may be in flight await their calls in turn on one asyncio loop, each on one of
-several channels: grpcio's asyncio interface costs less CPU a call than its threads and futures.
+One asyncio loop runs a caller for each request that may be in flight; the callers share several
+channels. grpcio's asyncio interface costs less CPU a call than its threads and futures.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _NAP_NS = 50_000_000
 _Stub = Any  # grpc.aio.UnaryUnaryMultiCallable: bytes in, bytes out
 
 _OPTIONS = [
-    # Channels to one address would otherwise share a connection.
+    # Without it, channels to one address would share a connection.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.primary_user_agent", f"blaster/{__version__}"),
-    # A lost target is tried again soon: the run goes on.
+    # Reconnect to a lost target soon: the run goes on.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
@@ -63,7 +63,7 @@ class _Request(NamedTuple):
 class GrpcTransport:
     """Sends to ``target`` (host:port) over ``connections`` channels, ``in_flight`` calls at most.
 
-    ``tls``: None sends in the clear. ``gzip``: grpcio compresses every message. ``timeout_s`` is
+    ``tls``: None for plaintext. ``gzip``: grpcio compresses every message. ``timeout_s`` is
     each call's deadline; ``metadata`` goes with every call.
     """
 
@@ -95,8 +95,7 @@ class GrpcTransport:
         self._loop = asyncio.new_event_loop()
         self._callers: list[asyncio.Task[None]] = []
         self._channels: list[grpc.aio.Channel] = []
-        # What a caller may still take, and when each is due, the last first; the callers that have
-        # nothing to send.
+        # The requests that callers may take, when each is due (last first), and the idle callers.
         self._requests: Iterator[_Request] = iter(())
         self._due: list[int] = []
         self._idle: deque[asyncio.Future[_Request]] = deque()
@@ -109,7 +108,7 @@ class GrpcTransport:
 
     def send(self, chunk: Chunk, until: int) -> int:
         scheduled = chunk.scheduled.tolist()
-        # Not before it is sent is a batch made: its bytes are still in the caches then.
+        # A batch is made right before it is sent, so that its bytes are still in the caches.
         self._requests = map(
             _Request,
             chunk.each(),
@@ -146,7 +145,7 @@ class GrpcTransport:
     def _channel(self) -> grpc.aio.Channel:
         if self._tls is None:
             return grpc.aio.insecure_channel(self._target, _OPTIONS, self._compression)
-        certificate, key = self._tls.pair()
+        certificate, key = self._tls.certificate_and_key()
         credentials = grpc.ssl_channel_credentials(self._tls.roots(), key, certificate)
         return grpc.aio.secure_channel(self._target, credentials, _OPTIONS, self._compression)
 
@@ -166,7 +165,7 @@ class GrpcTransport:
         ]
 
     async def _offer(self, until: int) -> None:
-        """Hands the requests to the callers, each at its time."""
+        """Hand each request to a caller when it is due."""
         while self._due:
             now = time.monotonic_ns()
             if now >= until or self._stop[0]:
@@ -199,7 +198,7 @@ class GrpcTransport:
             await channel.close(None)
 
     async def _sleep(self, ns: int) -> None:
-        """Sleeps for so long, or less: until a caller has news, or to look at the stop word."""
+        """Sleep for ``ns`` or less: until a caller wakes it, or the stop word is to be checked."""
         self._sleeper = self._loop.create_future()
         timer = self._loop.call_later(min(ns, _NAP_NS) / 1e9, self._wake)
         await self._sleeper
@@ -214,7 +213,7 @@ class GrpcTransport:
         return next(self._requests)
 
     async def _call(self, stub: _Stub) -> None:
-        """One caller: takes what is due, or is handed it; sends it; awaits its answer."""
+        """Run one caller: take a request that is due, or wait for one; send it; get its answer."""
         while True:
             if self._due and self._due[-1] <= time.monotonic_ns():
                 request = self._take()
@@ -242,9 +241,9 @@ class GrpcTransport:
             status, rejected, message = _read_answer(answer, request.spans)
         except grpc.aio.AioRpcError as error:
             status, message = _classify(error)
-            delay = _asked_delay(error)
+            delay = _retry_delay(error)
         finally:
-            # Also on cancellation: no request goes without an Outcome.
+            # On cancellation, too: every request has an Outcome.
             self._calling -= 1
             done = time.monotonic_ns()
             row = (request.scheduled, sent, done, request.spans, size, rejected, int(status))
@@ -252,7 +251,7 @@ class GrpcTransport:
 
 
 def _read_answer(answer: bytes, spans: int) -> tuple[Status, int, str]:
-    """Status, rejected spans and message of an answer that came with grpc-status OK."""
+    """Return status, rejected spans and message of an answer with grpc-status OK."""
     if not answer:
         return Status.OK, 0, ""
     try:
@@ -268,8 +267,8 @@ def _read_answer(answer: bytes, spans: int) -> tuple[Status, int, str]:
     return Status.OK, partial.rejected_spans, partial.error_message
 
 
-def _asked_delay(error: grpc.aio.AioRpcError) -> int:
-    """The delay (ns) of the RetryInfo that came with the error; -1: none."""
+def _retry_delay(error: grpc.aio.AioRpcError) -> int:
+    """The delay (ns) in the RetryInfo that came with the error; -1: none."""
     metadata: Any = error.trailing_metadata()
     for key, value in metadata or ():
         if key == DETAILS_TRAILER and isinstance(value, bytes):
@@ -277,19 +276,19 @@ def _asked_delay(error: grpc.aio.AioRpcError) -> int:
     return -1
 
 
-_OURS = re.compile(
+_GRPCIO_ERRORS = re.compile(
     r"stream removed|socket closed|deadline exceeded|transport closed|endpoint clos|recvmsg|"
     r"sendmsg|connection (reset|aborted|timed)|broken pipe|goaway|keepalive|rst_stream|cancell?ed",
     re.IGNORECASE,
 )
-"""How grpcio words the errors that it found itself."""
+"""The words of grpcio's own errors."""
 
 
 def _classify(error: grpc.aio.AioRpcError) -> tuple[Status, str]:
-    """What became of a request that ended in an error.
+    """Return the status and message of a request that ended in an error.
 
-    grpcio gives the peer's statuses and its own the same codes; only the words tell them apart.
-    Where they could be its own, the request left and no answer came: unknown, never failed.
+    grpcio uses the same codes for the peer's errors and its own; only the words tell them apart. An
+    error that could be its own means that the request left and no answer came: unknown, not failed.
     """
     code, details = error.code(), error.details() or ""
     words = f"{details} {error.debug_error_string() or ''}"
@@ -297,7 +296,7 @@ def _classify(error: grpc.aio.AioRpcError) -> tuple[Status, str]:
         return Status.CONNECT_FAILED, details
     if "received message larger" in words.lower():
         return Status.INVALID_RESPONSE, details
-    if not _OURS.search(words):
+    if not _GRPCIO_ERRORS.search(words):
         return Status(code.value[0]), details
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Status.NO_ANSWER_TIMEOUT, details

@@ -1,4 +1,4 @@
-"""Headers that the user adds to every request. The values are secrets: no message repeats them."""
+"""Headers that the user adds to every request. Their values are secrets: no message shows them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Headers = tuple[tuple[str, str], ...]
 HIDDEN = "…"
 
 _SHORTEST = 4
-"""What is shorter stands in too many texts to be hidden there."""
+"""The shortest value that is hidden; shorter ones occur in too many texts."""
 
-_OURS = frozenset(
+_RESERVED = frozenset(
     [
         "accept-encoding",
         "connection",
@@ -37,14 +37,14 @@ _OURS = frozenset(
         "user-agent",
     ]
 )
-"""What a transport sets itself, or must not be set."""
+"""Headers that a transport sets itself, or that must not be set."""
 
 
 def resolve(options: Sequence[str], environ: Mapping[str, str]) -> Headers:
-    """The headers of the environment and of --header, which wins for its name.
+    """Resolve the headers of the environment and of --header, which takes precedence.
 
     The variable is a list in the form of W3C baggage, without properties: NAME=VALUE, separated by
-    commas, values percent-encoded. Raises UsageError without a value in it.
+    commas, values percent-encoded. Raises UsageError; its text holds no value.
     """
     found: dict[str, str] = {}
     variable = next((name for name in VARIABLES if environ.get(name)), None)
@@ -63,7 +63,7 @@ def resolve(options: Sequence[str], environ: Mapping[str, str]) -> Headers:
 
 
 def hide(text: str, headers: Headers) -> str:
-    """``text`` without the headers' values, which a peer may have sent back."""
+    """Return ``text`` without the headers' values, which a peer may have echoed."""
     for _, value in sorted(headers, key=lambda header: -len(header[1])):
         for part in (value, value.rpartition(" ")[2]):
             if len(part) >= _SHORTEST:
@@ -72,14 +72,14 @@ def hide(text: str, headers: Headers) -> str:
 
 
 def _split(source: str, text: str) -> tuple[str, str]:
-    # What is before the sign may be part of a secret, too, unless it looks like a name.
+    # The part before "=" may belong to a secret, too, unless it looks like a name.
     name, equals, value = text.partition("=")
     name = name.strip().lower()
     if not equals or not re.fullmatch(r"[0-9a-z_.-]+", name):
         raise UsageError(
             f"{source}: must be NAME=VALUE, the name of letters, digits, -, _ and . only"
         )
-    if name in _OURS or name.startswith("grpc-"):
+    if name in _RESERVED or name.startswith("grpc-"):
         raise UsageError(f"{source} {quoted(name)}: blaster sets it itself")
     if name.endswith("-bin"):
         raise UsageError(f"{source} {quoted(name)}: binary metadata cannot be given")

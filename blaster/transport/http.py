@@ -1,8 +1,8 @@
 """The http transport: OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp) over HTTP/1.1.
 
-Connections that are kept alive carry one request each at a time, so that as many requests can be in
-flight as there are connections. One loop on epoll drives them all; a request goes out in one
-gathered write, from the bytes that it was stamped into.
+Each connection is kept alive and carries one request at a time, so that as many requests can be in
+flight as there are connections. One epoll loop drives them all; a request is one gathered write,
+from the buffer that it was stamped into.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from blaster.transport.tls import Tls
 
 _NAP_NS = 50_000_000
 _FINE_NS = 3_000_000
-"""epoll counts milliseconds; what is sooner due is awaited with select, which counts less."""
+"""epoll has a resolution of milliseconds; shorter waits use select, which is finer."""
 
 _CONNECT_NS = 5_000_000_000
 _BACKOFF_MIN_NS, _BACKOFF_MAX_NS = 50_000_000, 2_000_000_000
 
 _EMPTY = {"protobuf": b"", "json": b"{}", "betrace": b'{"spans":[]}'}
-_NOT_ITS_STATUS = (400, 408, 413, 429)
-"""4xx that an OTLP receiver may answer an empty request with; the others say that it is none, or
-that it will take nothing from us."""
+_RECEIVER_STATUSES = (400, 408, 413, 429)
+"""4xx that an OTLP receiver may answer an empty request with; others mean that it is none, or that
+it refuses this client."""
 
 
 class _Request:
-    """``deadline``: when it is given up (CLOCK_MONOTONIC). ``ended``: it has its Outcome.
-    ``number``: -1 is the empty request that greets a peer, which stands in no account."""
+    """A request. ``deadline``: when it is given up (CLOCK_MONOTONIC). ``ended``: it has an Outcome.
+    ``number``: -1 for the empty request of the preflight, which is not counted."""
 
     __slots__ = ("data", "deadline", "ended", "number", "scheduled", "sent", "size", "spans")
 
@@ -74,9 +74,9 @@ class _Request:
 class HttpTransport:
     """Posts to ``endpoint`` over ``connections`` connections, encrypted where there is ``tls``.
 
-    ``encoding``: protobuf, json or betrace (its own JSON), which the batches must be in;
-    ``compression``: what they are compressed with, the Content-Encoding. ``timeout_s`` is each
-    request's deadline; ``headers`` go with every request.
+    ``encoding``: that of the batches: protobuf, json or betrace (its own JSON); ``compression``:
+    theirs, the Content-Encoding. ``timeout_s`` is each request's deadline; ``headers`` go with
+    every request.
     """
 
     framing: Framing = "made"
@@ -96,7 +96,7 @@ class HttpTransport:
     ) -> None:
         self._endpoint, self._encoding = endpoint, encoding
         self._head = _head(endpoint, encoding, compression, headers)
-        self._hello_head = _head(endpoint, encoding, "none", headers)
+        self._preflight_head = _head(endpoint, encoding, "none", headers)
         self._timeout_ns = round(timeout_s * 1e9)
         # Items of a memoryview cost a third of an array's.
         self._sent, self._stop = sent.data, stop.data
@@ -110,14 +110,14 @@ class HttpTransport:
         self._idle: list[HttpConnection] = []
         self._closed: list[HttpConnection] = list(self._connections)
         self._busy: dict[HttpConnection, _Request] = {}
-        # Offered while there is no connection, or given back by one that took no byte of it.
+        # Requests offered while there is no connection, or not begun by one that closed.
         self._waiting: deque[_Request] = deque()
-        # In the order of their deadlines; those that have ended are still among them for a while.
+        # By deadline; requests that have ended stay in it for a while.
         self._by_deadline: deque[_Request] = deque()
         self._connect_by: dict[HttpConnection, int] = {}
         self._retry_at = self._backoff = 0
         self._now = time.monotonic_ns()
-        self._greeting: dict[HttpConnection, bool] | None = None
+        self._preflight: dict[HttpConnection, bool] | None = None
         self._reason = ""
 
     def connect(self, timeout_s: float) -> None:
@@ -125,16 +125,16 @@ class HttpTransport:
         until = time.monotonic_ns() + round(timeout_s * 1e9)
         for attempt in range(len(self._addresses)):
             self._address = attempt
-            self._greeting = dict.fromkeys(self._connections, False)
+            self._preflight = dict.fromkeys(self._connections, False)
             self._reason, self._retry_at = "", 0
             self._open_all()
-            while not self._reason and not all(self._greeting.values()):
+            while not self._reason and not all(self._preflight.values()):
                 if self._now >= until or self._stop[0]:
                     self._reason = "it does not answer an empty export"
                 else:
                     self._poll(min(until, self._now + _NAP_NS))
             if not self._reason:
-                self._greeting = None
+                self._preflight = None
                 self._backoff = 0
                 return
             self._busy.clear()
@@ -211,8 +211,8 @@ class HttpTransport:
     # Requests.
 
     def _can_wait(self) -> bool:
-        """Whether a request may be offered that no connection can take now: only where there is
-        none, so that a target that is down is counted and not waited for."""
+        """Whether a request may be offered that no connection can take now: only if there is no
+        connection at all, so that requests to a target that is down fail instead of waiting."""
         usable = self._busy or any(c.state == State.IDLE for c in self._connections)
         return not usable and self.in_flight() < len(self._connections)
 
@@ -228,7 +228,7 @@ class HttpTransport:
             self._waiting.append(request)
 
     def _dispatch(self) -> None:
-        """Sends what waits over the connections that have nothing to do."""
+        """Send waiting requests over idle connections."""
         while self._waiting and self._idle:
             request = self._waiting.popleft()
             request.sent = self._now
@@ -236,7 +236,7 @@ class HttpTransport:
 
     def _start(self, connection: HttpConnection, request: _Request) -> None:
         self._busy[connection] = request
-        head = self._head if request.number >= 0 else self._hello_head
+        head = self._head if request.number >= 0 else self._preflight_head
         try:
             connection.send((b"%b%d\r\n\r\n" % (head, request.size), request.data))
         except OSError as error:
@@ -283,7 +283,7 @@ class HttpTransport:
         self._end(request, Status.CONNECT_FAILED, f"no connection before {until}{why}")
 
     def _expire(self) -> None:
-        """Ends what is past its time."""
+        """End requests and connection attempts past their deadline."""
         by_deadline = self._by_deadline
         while by_deadline and (by_deadline[0].ended or by_deadline[0].deadline <= self._now):
             request = by_deadline.popleft()
@@ -291,7 +291,7 @@ class HttpTransport:
                 continue
             for connection, other in self._busy.items():
                 if other is request:
-                    # HTTP/1.1 has no other way to say that the answer is not wanted any more.
+                    # HTTP/1.1 has no other way to cancel a request.
                     del self._busy[connection]
                     self._close(connection)
                     self._end(request, Status.NO_ANSWER_TIMEOUT, "no answer before the deadline")
@@ -306,7 +306,7 @@ class HttpTransport:
     # Connections.
 
     def _pass_time(self, until: int) -> None:
-        """Handles what comes until ``until`` or for a moment, and what else is due by now."""
+        """Handle answers until ``until`` or for a moment, and whatever else is due."""
         self._expire()
         self._dispatch()
         if self._closed and self._now >= self._retry_at:
@@ -319,7 +319,7 @@ class HttpTransport:
         self._poll(wake)
 
     def _poll(self, wake: int) -> None:
-        """Sleeps until ``wake`` or until a socket is ready, and handles all that are."""
+        """Sleep until ``wake`` or until sockets are ready, and handle those."""
         left = wake - self._now
         if left > _FINE_NS:
             events = self._epoll.poll((left - _FINE_NS // 2) // 1_000_000 / 1e3)
@@ -335,7 +335,7 @@ class HttpTransport:
             if connection.state >= State.IDLE:
                 self._read(connection)
             else:
-                self._go_on(connection)
+                self._advance(connection)
 
     def _open_all(self) -> None:
         closed, self._closed = self._closed, []
@@ -343,23 +343,23 @@ class HttpTransport:
             try:
                 connection.open(self._addresses[self._address])
             except OSError as error:
-                self._lost(connection, _said(error))
+                self._lost(connection, _reason_of(error))
             else:
                 self._connect_by[connection] = self._now + _CONNECT_NS
                 self._by_fd[connection.fileno()] = connection
                 self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLOUT)
 
-    def _go_on(self, connection: HttpConnection) -> None:
+    def _advance(self, connection: HttpConnection) -> None:
         try:
-            connection.go_on()
+            connection.advance()
         except OSError as error:
-            self._lost(connection, _said(error))
+            self._lost(connection, _reason_of(error))
             return
-        # The encrypted socket is another object with the same descriptor.
+        # The TLS socket is another object with the same descriptor.
         self._watch(connection)
         if connection.state == State.IDLE:
             del self._connect_by[connection]
-            if self._greeting is not None:
+            if self._preflight is not None:
                 deadline = self._now + self._timeout_ns
                 data = _EMPTY[self._encoding]
                 self._start(connection, _Request(data, 0, 0, -1, self._now, deadline))
@@ -371,7 +371,7 @@ class HttpTransport:
         self._epoll.modify(connection.fileno(), events)
 
     def _free(self, connection: HttpConnection) -> None:
-        """The connection can take a request: one that waits, or the next."""
+        """Mark a connection idle, and send a waiting request over it."""
         connection.state = State.IDLE
         self._idle.append(connection)
         self._dispatch()
@@ -396,9 +396,9 @@ class HttpTransport:
             self._broken(connection, error)
 
     def _take(self, connection: HttpConnection, data: bytes) -> bool:
-        """Takes what came, no bytes being the end; whether more may come."""
+        """Handle received bytes (none: end of file); return whether more may come."""
         if connection.state == State.IDLE:
-            # Nothing was asked for: the peer has had enough of the connection.
+            # No request is open: the peer closes the connection, or breaks the protocol.
             self._lost(connection, "it closes the connection")
             return False
         response = connection.reader.feed(data) if data else connection.reader.end()
@@ -414,42 +414,42 @@ class HttpTransport:
         request = self._busy.pop(connection)
         connection.answered = True
         self._backoff = 0
-        if self._greeting is not None:
-            self._greet(connection, response)
+        if self._preflight is not None:
+            self._preflight_answered(connection, response)
         else:
             answer = read_answer(response, request.spans, self._encoding)
             self._finish(request, *answer)
-        # An answer that comes before all was sent ends the connection: the rest is not wanted.
+        # An answer that comes before the whole request was sent ends the connection.
         if not response.reusable or connection.unsent:
             self._close(connection)
         else:
             self._free(connection)
 
-    def _greet(self, connection: HttpConnection, response: Response) -> None:
-        assert self._greeting is not None
-        self._greeting[connection] = True
+    def _preflight_answered(self, connection: HttpConnection, response: Response) -> None:
+        assert self._preflight is not None
+        self._preflight[connection] = True
         status = response.status
-        if status < 300 or status >= 500 or status in _NOT_ITS_STATUS:
+        if status < 300 or status >= 500 or status in _RECEIVER_STATUSES:
             return
-        said = read_answer(response, 0, self._encoding).message
+        message = read_answer(response, 0, self._encoding).message
         hint = {401: "; is a --header missing?", 404: "; is the path right?"}.get(status, "")
         self._reason = (
             f"{self._endpoint.path} answers an empty export with {status} "
-            f"{PHRASES.get(status, '')}{hint}{f' ({said[:200]})' if said else ''}"
+            f"{PHRASES.get(status, '')}{hint}{f' ({message[:200]})' if message else ''}"
         )
 
     def _broken(self, connection: HttpConnection, error: OSError | None) -> None:
-        """The connection ended: what became of its request?"""
+        """Handle a connection that ended, perhaps with a request open."""
         request = self._busy.pop(connection, None)
-        # A peer that refuses a request may close before it has read it all.
+        # A peer that refuses a request may answer and close before it has read all of it.
         if error is not None and request is not None and connection.left:
-            response = _last_words(connection)
+            response = _final_response(connection)
             if response is not None:
                 self._busy[connection] = request
                 connection.reader.reset()
                 self._answered(connection, response._replace(reusable=False))
                 return
-        why = _said(error) if error is not None else "it closes the connection"
+        why = _reason_of(error) if error is not None else "it closes the connection"
         left = connection.left
         self._lost(connection, why)
         if request is None or request.number < 0:
@@ -460,10 +460,10 @@ class HttpTransport:
             self._waiting.appendleft(request)
 
     def _lost(self, connection: HttpConnection, why: str) -> None:
-        """Closes the connection, which its peer or the network ended."""
+        """Close a connection that its peer or the network ended."""
         self._reason = why
         if not connection.answered and self._now >= self._retry_at:
-            # Not at once: whoever refuses connections would be asked without pause.
+            # Back off: a peer that refuses connections would be tried without pause.
             self._backoff = min(max(2 * self._backoff, _BACKOFF_MIN_NS), _BACKOFF_MAX_NS)
             self._retry_at = self._now + self._backoff
             self._address = (self._address + 1) % len(self._addresses)
@@ -483,7 +483,7 @@ class HttpTransport:
 
 
 def _head(endpoint: Endpoint, encoding: str, compression: str, headers: Headers) -> bytes:
-    """What every request begins with, up to its length."""
+    """The head of every request, up to the value of Content-Length."""
     default = 443 if endpoint.tls else 80
     host = endpoint.authority
     fields = [
@@ -507,8 +507,8 @@ def _addresses(endpoint: Endpoint) -> list[Address]:
     return list(dict.fromkeys(addresses))[:16]
 
 
-def _last_words(connection: HttpConnection) -> Response | None:
-    """A response that came before the connection broke."""
+def _final_response(connection: HttpConnection) -> Response | None:
+    """The response that came before the connection broke, if any."""
     try:
         while data := connection.receive():
             response = connection.reader.feed(data)
@@ -519,7 +519,7 @@ def _last_words(connection: HttpConnection) -> Response | None:
     return None
 
 
-def _said(error: OSError) -> str:
+def _reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS fails: {(error.reason or str(error)).replace('_', ' ').lower()}"
     return os.strerror(error.errno) if error.errno else str(error)

@@ -1,4 +1,4 @@
-"""What a response of OTLP/HTTP says of a request's spans.
+"""The meaning of an OTLP/HTTP response for the spans of its request.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp-response
 """
@@ -27,8 +27,8 @@ MAX_DELAY_S = 10**9
 
 
 class Answer(NamedTuple):
-    """``rejected``: spans, of a partial success. ``delay``: nanoseconds after which the peer wants
-    the request again (Retry-After); -1: it did not say."""
+    """The outcome of a request. ``rejected``: the spans that a partial success rejects. ``delay``:
+    nanoseconds after which the peer wants the request again (Retry-After); -1: none."""
 
     status: int
     rejected: int
@@ -43,10 +43,10 @@ class _BetraceResponse(msgspec.Struct):
 
 
 def read_answer(response: Response, spans: int, encoding: str) -> Answer:
-    """What became of a request of so many spans that was sent in ``encoding``.
+    """Return the outcome of a request of ``spans`` spans that was sent in ``encoding``.
 
-    Any status but 2xx is an answer: the spans failed. A 2xx that does not say so in OTLP's terms is
-    INVALID_RESPONSE: nobody knows what became of them.
+    With any status but 2xx the spans failed. A 2xx whose body is not OTLP's is INVALID_RESPONSE:
+    whether the spans were accepted is unknown.
     """
     if not 200 <= response.status < 300:
         return Answer(response.status, 0, _error_message(response, encoding), retry_after(response))
@@ -72,8 +72,8 @@ def read_answer(response: Response, spans: int, encoding: str) -> Answer:
 
 
 def retry_after(response: Response) -> int:
-    """Retry-After in nanoseconds from now: seconds or a date (RFC 9110, 10.2.3); -1: there is none,
-    or it makes no sense."""
+    """Retry-After in nanoseconds from now: seconds or a date (RFC 9110, 10.2.3); -1: none, or
+    invalid."""
     text = response.fields.get(b"retry-after", b"").decode("latin-1")
     if text.isascii() and text.isdigit():
         return min(int(text[:12]), MAX_DELAY_S) * 10**9
@@ -93,18 +93,18 @@ def _content_type(response: Response) -> bytes:
 
 
 def _betrace_rejected(body: bytes, spans: int) -> PartialSuccess:
-    """What BeTrace's own ingest says: {accepted, rejected, errors}, which must add up."""
+    """The answer of BeTrace's own ingest: {accepted, rejected, errors}, which must add up."""
     try:
-        said = msgspec.json.decode(body, type=_BetraceResponse)
+        answer = msgspec.json.decode(body, type=_BetraceResponse)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    if int(said.accepted) + int(said.rejected) != spans:
-        raise ValueError("what was accepted and what was rejected are not what was sent")
-    return PartialSuccess(int(said.rejected), "; ".join(said.errors[:3]))
+    if int(answer.accepted) + int(answer.rejected) != spans:
+        raise ValueError("accepted and rejected spans do not add up to those sent")
+    return PartialSuccess(int(answer.rejected), "; ".join(answer.errors[:3]))
 
 
 def _error_message(response: Response, encoding: str) -> str:
-    """The message of the google.rpc.Status that the body should be, or the body's own words."""
+    """The message of the body's google.rpc.Status, or the beginning of a text body."""
     kind = _content_type(response) or CONTENT_TYPES[encoding]
     said = ""
     try:

@@ -1,4 +1,4 @@
-"""HttpConnection: one socket of the http transport, encrypted or not, that never blocks."""
+"""HttpConnection: a non-blocking connection of the http transport, with or without TLS."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from blaster.transport.http_response import ResponseReader
 READ_BYTES = 64 << 10
 
 Address = tuple[int, tuple[object, ...]]
-"""The family, and what connect() takes."""
+"""The address family, and the argument of connect()."""
 
 
 class State(IntEnum):
-    """What a connection is about."""
+    """The state of a connection."""
 
     CLOSED = auto()
     CONNECTING = auto()
@@ -28,9 +28,9 @@ class State(IntEnum):
 
 
 class HttpConnection:
-    """``sock``: None when closed. ``wants_write``: it waits until the socket can be written to.
-    ``answered``: at least one request was. ``left``: bytes of the request have been handed over.
-    OSError from any method: the connection is lost."""
+    """One connection. ``sock``: None when closed. ``wants_write``: it waits until the socket is
+    writable. ``answered``: at least one request was answered. ``left``: bytes of the request have
+    been written. OSError from any method: the connection is lost."""
 
     def __init__(self, context: ssl.SSLContext | None, host: str) -> None:
         self._context, self._host = context, host
@@ -43,7 +43,7 @@ class HttpConnection:
         self._parts: list[memoryview] = []
 
     def open(self, address: Address) -> None:
-        """Begins to connect."""
+        """Start to connect."""
         family, where = address
         sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock = sock
@@ -57,12 +57,12 @@ class HttpConnection:
             sock.connect(where)
 
     def fileno(self) -> int:
-        """The socket's, which must be open."""
+        """The descriptor of the socket, which must be open."""
         assert self.sock is not None
         return self.sock.fileno()
 
-    def go_on(self) -> None:
-        """Goes on with the connection or the handshake; the state says how far that got."""
+    def advance(self) -> None:
+        """Continue to connect or to shake hands; ``state`` says how far it got."""
         sock = self.sock
         assert sock is not None
         if self.state == State.CONNECTING:
@@ -87,12 +87,12 @@ class HttpConnection:
         self.state, self.wants_write = State.IDLE, False
 
     def send(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Hands the request over, or as much of it as the socket takes."""
+        """Write the request, or as much of it as the socket takes."""
         self.state, self.left = State.BUSY, False
         sock = self.sock
         assert sock is not None
         if self._context is None:
-            # Mostly all of it goes at once, without a copy.
+            # Usually the socket takes all of it at once, without a copy.
             try:
                 sent = sock.sendmsg(parts)
             except BlockingIOError:
@@ -107,7 +107,7 @@ class HttpConnection:
         self.flush()
 
     def flush(self) -> None:
-        """Goes on sending."""
+        """Continue to write."""
         sock = self.sock
         assert sock is not None
         self.wants_write = False
@@ -130,11 +130,11 @@ class HttpConnection:
 
     @property
     def unsent(self) -> bool:
-        """Whether bytes of the request are still here."""
+        """Whether bytes of the request are not written yet."""
         return bool(self._parts)
 
     def receive(self) -> bytes | None:
-        """What has come; empty at the end, None when nothing has."""
+        """Return the bytes received: empty at the end of file, None if there are none yet."""
         assert self.sock is not None
         try:
             return self.sock.recv(READ_BYTES)
@@ -144,11 +144,11 @@ class HttpConnection:
             return b""
 
     def pending(self) -> bool:
-        """Whether more is here than the socket shows."""
+        """Whether TLS has buffered bytes that epoll does not see."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def close(self) -> None:
-        """Closes the socket, without a TLS farewell: nothing waits for one."""
+        """Close the socket, without a TLS close_notify: no peer waits for one."""
         if self.sock is not None:
             self.sock.close()
         self.sock, self.state, self.wants_write = None, State.CLOSED, False

@@ -1,7 +1,7 @@
-"""ResponseReader: HTTP/1.1 responses out of what a peer sends (RFC 9112), within bounds.
+"""ResponseReader: a bounded parser of HTTP/1.1 responses (RFC 9112).
 
-The bytes are nobody's friend: whatever they are, they end in a Response, in BadResponse, or in the
-wish for more, and no more is kept than the bounds below.
+The bytes are untrusted: whatever they are, they lead to a Response, to BadResponse, or to a wait
+for more, and no more is kept than the bounds below.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Fields = dict[bytes, bytes]
 
 
 class BadResponse(Exception):
-    """What was sent is no HTTP/1.1 response, or one beyond the bounds."""
+    """Malformed HTTP/1.1, or a response beyond the bounds."""
 
 
 class Response(NamedTuple):
-    """``reusable``: whether the connection may carry another request."""
+    """A response. ``reusable``: whether the connection may carry another request."""
 
     status: int
     fields: Fields
@@ -51,13 +51,13 @@ class ResponseReader:
     """Reads the responses to one request at a time."""
 
     def __init__(self) -> None:
-        # The head that came last, as it came: a peer's heads seldom differ, but for the date.
+        # The last head, unparsed: the heads of a peer seldom differ, except for the date.
         self._last_bytes = b""
         self._last: _Head | None = None
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what was read of a response that is not awaited any more."""
+        """Discard an unfinished response."""
         self._data = bytearray()
         self._head: _Head | None = None
         self._body = bytearray()
@@ -67,12 +67,12 @@ class ResponseReader:
 
     @property
     def began(self) -> bool:
-        """Whether part of a response has come."""
+        """Whether part of a response was received."""
         return bool(self._data or self._head)
 
     def feed(self, data: bytes) -> Response | None:
-        """The response that ends with ``data``, or None while more is to come. Raises BadResponse;
-        bytes after the response are one, too, unless it says that the connection ends."""
+        """Return the response that ends with ``data``, or None if it is incomplete. Raises
+        BadResponse."""
         if not self._data and self._head is None:
             end = data.find(b"\r\n\r\n")
             head = self._last
@@ -103,7 +103,7 @@ class ResponseReader:
         return self._finish(head) if len(self._body) == wanted else None
 
     def end(self) -> Response | None:
-        """The response that the end of the connection completes; None where it completes none."""
+        """Return the response that the end of the connection completes; None if there is none."""
         head = self._head
         if head is None or head.length != _UNTIL_CLOSE:
             return None
@@ -140,7 +140,7 @@ class ResponseReader:
         return True
 
     def _read_chunks(self) -> bool:
-        """Takes the chunks that are there; whether the last and the trailers were among them."""
+        """Take complete chunks; return whether the last one and the trailers were among them."""
         while True:
             line_end = self._data.find(b"\r\n", 0, MAX_CHUNK_LINE)
             if line_end < 0:

@@ -1,4 +1,4 @@
-"""The null transport: takes everything at once. Shows the generator's own ceiling."""
+"""The null transport: accepts everything at once, which shows the generator's own ceiling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAP_NS = 50_000_000
 
 
 class NullTransport:
-    """Sends nothing; keeps the schedule and the accounts as any transport does."""
+    """A Transport that sends nothing, but keeps to the schedule and the ledger."""
 
     framing: Framing = "made"
 

@@ -1,4 +1,4 @@
-"""OtlpSettings: how the peer is spoken to, after all precedence was settled.
+"""OtlpSettings: how to reach the target, with every precedence resolved.
 
 Option, then environment, then default; the variables of the traces before those of all signals:
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
@@ -30,7 +30,7 @@ _PROTOCOLS: dict[str, tuple[Protocol, Encoding]] = {
 
 @dataclass(frozen=True)
 class OtlpOptions:
-    """What the command line says; None: not given."""
+    """The options of the command line; None: not given."""
 
     endpoint: str | None = None
     transport: str = "auto"
@@ -48,7 +48,7 @@ class OtlpOptions:
 
 @dataclass(frozen=True, slots=True)
 class OtlpSettings:
-    """``transport``: the name of the one that carries the run. ``tls``: None in the clear.
+    """Resolved settings. ``transport``: the name of the transport. ``tls``: None for plaintext.
     ``timeout_s``: each request's deadline."""
 
     transport: str
@@ -61,11 +61,11 @@ class OtlpSettings:
 
     @property
     def protocol(self) -> Protocol:
-        """What the peer must speak."""
+        """The protocol that the target must speak."""
         return choice.protocol(self.transport)
 
     def hide(self, text: str) -> str:
-        """``text`` without the headers' values."""
+        """Return ``text`` without the headers' values."""
         return headers.hide(text, self.headers)
 
 

@@ -1,7 +1,7 @@
-"""Finds out who listens at an endpoint, before any worker is forked and any span is offered.
+"""Identifies the server at an endpoint before any worker is forked and any span is offered.
 
-Speaks just enough HTTP/2 (RFC 9113, section 3.4) or HTTP/1.1 to tell an OTLP receiver from anything
-else, on a plain socket: grpcio must not be imported before the fork.
+Speaks just enough HTTP/2 (RFC 9113, section 3.4) or HTTP/1.1 to tell an OTLP receiver from other
+servers, on a plain socket: grpcio must not be imported before the fork.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ENOUGH = 256
 _REST_S, _SECOND_LOOK_S = 0.3, 1.0
 
 _WANTS_TLS = b"HTTPS server"
-"""What servers written in Go answer in the clear: "... an HTTP request to an HTTPS server"."""
+"""Part of the plaintext answer of Go's TLS servers: "... an HTTP request to an HTTPS server"."""
 
 # X509_verify_cert's reasons (openssl/x509_vfy.h).
 _CERTIFICATE_FAULTS = {
@@ -39,9 +39,9 @@ _CERTIFICATE_FAULTS = {
 
 
 def probe(settings: OtlpSettings, timeout_s: float = 5.0) -> None:
-    """Returns when a server of the protocol, gRPC or HTTP/1.1, answers at the endpoint.
+    """Return when a server of the protocol, gRPC or HTTP/1.1, answers at the endpoint.
 
-    Raises TargetUnreachable, saying who seems to be there instead.
+    Raises TargetUnreachable, which says what kind of server seems to be there instead.
     """
     endpoint, tls = settings.endpoint, settings.tls
     where = endpoint.authority
@@ -117,7 +117,7 @@ def _read(connection: socket.socket) -> bytes:
         if not data:
             break
         answer += data
-        # What else there is to tell by comes with it.
+        # The rest of a first answer comes with it.
         connection.settimeout(_REST_S)
     return answer
 
@@ -150,13 +150,13 @@ def _speaks_tls(endpoint: Endpoint) -> bool:
 
 
 def _tls_fault(error: ssl.SSLError) -> str:
-    """What went wrong in a handshake or right after it, in plain words."""
+    """The reason that a handshake failed, or the connection right after it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = _CERTIFICATE_FAULTS.get(error.verify_code, error.verify_message)
         return f"the server's certificate {fault}"
     reason = error.reason or "no reason given"
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return "it answers in the clear, not in TLS; try an http:// endpoint"
+        return "it answers in plaintext, not in TLS; try an http:// endpoint"
     if reason in ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE"):
         return "it asks for a client certificate: --client-cert and --client-key"
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):

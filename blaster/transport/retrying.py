@@ -1,9 +1,9 @@
-"""RetryingTransport: any transport, whose failed requests are sent again by the rules of OTLP.
+"""RetryingTransport: any transport, with failed requests sent again by the rules of OTLP.
 
-A request has one Outcome however often it is sent: from its schedule and its first send to its
-last answer. It counts as in flight while it waits for its next try, so that what a target refuses
-can't pile up here. A request is given up after MAX_TRIES, when the next try would be due later than
-its timeout after the first, and at the run's end.
+A request has one Outcome however often it is sent: from its scheduled time and first send to its
+last answer. It counts as in flight while it waits for its next try, so that refused requests cannot
+pile up. It is given up after MAX_TRIES, when its next try would be due later than its timeout after
+the first, and at the run's end.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from blaster.transport.wrapper import TransportWrapper
 Outcomes = npt.NDArray[np.void]
 
 _LOOK_NS = 20_000_000
-"""How often the outcomes of a sending transport are looked through for failures."""
+"""The interval at which the outcomes are searched for failures while sending."""
 
 _NAP_NS = 2_000_000
-"""How often it is looked whether a request may be sent while others wait for their next try."""
+"""The pause between checks whether a request may be sent while others wait for their next try."""
 
 _WHOLE_CHUNKS = 8
-"""The chunks that are kept whole; of older ones only the requests without an answer are."""
+"""The number of chunks kept whole; of older ones only the unanswered requests are kept."""
 
 
-class _Held:
-    """The bytes of a chunk's requests for as long as they may be needed again."""
+class _KeptChunk:
+    """A chunk's batches, kept for as long as they may be sent again."""
 
     def __init__(self, chunk: Chunk) -> None:
         self.first, self.end = chunk.first, chunk.first + len(chunk)
@@ -56,13 +56,13 @@ class _Held:
         self.left = len(chunk)
 
     def batch(self, number: int) -> bytes:
-        """The bytes of a request that has no answer yet."""
+        """The bytes of a request without an answer."""
         if self._chunk is not None:
             return self._chunk.batch(number - self.first)
         return self._copies[number]
 
     def close(self, numbers: Int64) -> None:
-        """These have an answer, or were never offered; some perhaps had one before."""
+        """Release requests that were answered or never offered; some may be released already."""
         places = numbers - self.first
         places = places[self._open[places]]
         self._open[places] = False
@@ -71,7 +71,7 @@ class _Held:
             del self._copies[place + self.first]
 
     def shrink(self) -> None:
-        """Lets go of the chunk, and keeps a copy of what has no answer yet."""
+        """Release the chunk; keep copies of the requests without an answer."""
         if self._chunk is not None:
             numbers = (np.flatnonzero(self._open) + self.first).tolist()
             self._copies = {number: self.batch(number) for number in numbers}
@@ -80,7 +80,7 @@ class _Held:
 
 @dataclass(slots=True)
 class _Retried:
-    """A request that failed: what it was, and what became of it so far."""
+    """A request that failed, and its history so far."""
 
     scheduled: int
     sent: int
@@ -93,9 +93,9 @@ class _Retried:
 
 
 class RetryingTransport(TransportWrapper):
-    """``transport``, with retries. ``in_flight``: how many requests may be in flight or wait;
-    ``timeout_s``: how long after its first send a request may be sent again; ``sent`` (RAISED):
-    what is sent again is raised here, before it leaves."""
+    """``transport``, with retries. ``in_flight``: the most requests in flight or waiting for a
+    retry; ``timeout_s``: how long after its first send a request may be sent again; ``sent``
+    (RAISED): retries are counted here before they leave."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class RetryingTransport(TransportWrapper):
         self._cap, self._timeout_ns = in_flight, round(timeout_s * 1e9)
         self._sent, self._stop = sent, stop
         self._next = 0
-        self._held: list[_Held] = []
+        self._kept: list[_KeptChunk] = []
         self._retried: dict[int, _Retried] = {}
         self._due: list[tuple[int, int]] = []  # a heap of times and numbers
         self._done: list[Outcomes] = []
@@ -123,8 +123,8 @@ class RetryingTransport(TransportWrapper):
         mine = chunk.part(0, len(chunk))
         mine.first = self._next
         self._next += len(chunk)
-        held = _Held(mine)
-        self._held.append(held)
+        kept = _KeptChunk(mine)
+        self._kept.append(kept)
         offered = 0
         while offered < len(chunk):
             now = time.monotonic_ns()
@@ -138,7 +138,7 @@ class RetryingTransport(TransportWrapper):
             else:
                 self._transport.wait(min(look, now + _NAP_NS))
             self._take()
-        held.close(np.arange(mine.first + offered, held.end))
+        kept.close(np.arange(mine.first + offered, kept.end))
         self._let_go()
         return offered
 
@@ -190,7 +190,7 @@ class RetryingTransport(TransportWrapper):
         return False
 
     def _count(self, request: _Retried, sign: int) -> None:
-        """Counts a retry before it can leave: then it is known even of a worker that is killed."""
+        """Count a retry before it can leave, so that it is known even if the worker is killed."""
         assert request.last is not None
         status = int(request.last["status"])
         self._sent[RETRIED] += sign
@@ -200,7 +200,7 @@ class RetryingTransport(TransportWrapper):
         self._sent[RETRIED_STATUSES][status] += sign
 
     def _take(self) -> None:
-        """Looks through the inner transport's outcomes: what ended, and what is tried again."""
+        """Sort the inner transport's outcomes into requests that ended and requests to retry."""
         outcomes = self._transport.outcomes()
         if not len(outcomes):
             return
@@ -214,14 +214,14 @@ class RetryingTransport(TransportWrapper):
         else:
             self._done.append(outcomes)
         numbers = outcomes["number"]
-        for held in self._held:
-            here = numbers[(numbers >= held.first) & (numbers < held.end)]
+        for kept in self._kept:
+            here = numbers[(numbers >= kept.first) & (numbers < kept.end)]
             if len(here):
-                held.close(here)
+                kept.close(here)
         self._let_go()
 
     def _failed(self, outcome: np.void) -> None:
-        """One try's outcome that is not the whole story: the request goes on, or ends here."""
+        """Handle the outcome of a failed or repeated try: schedule the next, or end the request."""
         number, status, delay = (int(outcome[name]) for name in ("number", "status", "delay"))
         request = self._retried.get(number)
         goes_on = not self._over and bool(retryable(outcome["status"], outcome["delay"]))
@@ -229,9 +229,9 @@ class RetryingTransport(TransportWrapper):
             if not goes_on:
                 self._done.append(np.array([outcome], OUTCOME))
                 return
-            held = next(h for h in self._held if h.first <= number < h.end)
+            kept = next(h for h in self._kept if h.first <= number < h.end)
             times = int(outcome["scheduled"]), int(outcome["sent"])
-            request = _Retried(*times, int(outcome["spans"]), held.batch(number))
+            request = _Retried(*times, int(outcome["spans"]), kept.batch(number))
             self._retried[number] = request
         request.tries += 1
         request.last = outcome
@@ -245,8 +245,8 @@ class RetryingTransport(TransportWrapper):
             self._end(number)
 
     def _end(self, number: int) -> None:
-        """The request is over, with its last answer; one that a try before may have left with the
-        target, and that was not accepted since, is unknown as that try was."""
+        """End the request with its last answer. If an earlier try may have been received, and no
+        later one was accepted, it is unknown as that try was."""
         request = self._retried.pop(number)
         assert request.last is not None
         row = np.array([request.last], OUTCOME)
@@ -256,19 +256,19 @@ class RetryingTransport(TransportWrapper):
         self._done.append(row)
 
     def _give_up(self) -> None:
-        """Nothing is sent again from here on; what waits for it ends with the answer it had."""
+        """Stop retrying; requests that wait for a retry end with the answer that they had."""
         self._over = True
         for _, number in self._due:
             self._end(number)
         self._due = []
 
     def _let_go(self) -> None:
-        self._held = [held for held in self._held if held.left]
-        for held in self._held[:-_WHOLE_CHUNKS]:
-            held.shrink()
+        self._kept = [kept for kept in self._kept if kept.left]
+        for kept in self._kept[:-_WHOLE_CHUNKS]:
+            kept.shrink()
 
 
-def retried(
+def with_retries(
     make: Callable[[Int64, Int64], Transport],
     mode: str,
     *,
@@ -276,8 +276,8 @@ def retried(
     timeout_s: float,
     seed: int,
 ) -> Callable[[Int64, Int64], Transport]:
-    """``make`` for transports that retry by ``mode``, one of retry.MODES; off: ``make`` itself.
-    ``in_flight`` is one worker's."""
+    """Wrap ``make``: its transports retry by ``mode``, one of retry.MODES. For off, ``make``
+    itself. ``in_flight`` is that of one worker."""
     if mode == OFF:
         return make
 

@@ -1,4 +1,4 @@
-"""Tls: whom to trust, and who we are, on encrypted connections."""
+"""Tls: trust anchors and client certificate of encrypted connections."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from blaster.units import quoted
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files: ``ca`` the authorities to trust (None: the system's), ``certificate`` and ``key``
-    our own (None: none). ``verify`` False: the server may be anybody."""
+    """PEM files: ``ca``, the CA bundle (None: the system's); ``certificate`` and ``key`` of the
+    client (None: none). ``verify``: whether the server's certificate is checked."""
 
     ca: str | None = None
     certificate: str | None = None
@@ -22,7 +22,7 @@ class Tls:
     verify: bool = True
 
     def context(self, protocols: Sequence[str]) -> ssl.SSLContext:
-        """A client's context that offers these protocols (ALPN). The files were checked before."""
+        """A client's context that offers these protocols (ALPN). Call :meth:`check` first."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if not self.verify:
             context.check_hostname = False
@@ -32,25 +32,25 @@ class Tls:
         else:
             context.load_default_certs()
         if self.certificate is not None:
-            # A password that is asked for at the terminal would stop everything.
+            # OpenSSL would ask for a password at the terminal and block.
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         context.set_alpn_protocols(list(protocols))
         return context
 
     def roots(self) -> bytes | None:
-        """The authorities to trust, in PEM; None where the system keeps them in no one file."""
+        """The CA bundle in PEM; None if the system has no single file of it."""
         path = self.ca or ssl.get_default_verify_paths().cafile
         return Path(path).read_bytes() if path is not None else None
 
-    def pair(self) -> tuple[bytes | None, bytes | None]:
-        """Our certificate and its key, in PEM."""
+    def certificate_and_key(self) -> tuple[bytes | None, bytes | None]:
+        """The client's certificate and key, in PEM; None: none."""
         if self.certificate is None or self.key is None:
             return None, None
         return Path(self.certificate).read_bytes(), Path(self.key).read_bytes()
 
     def check(self, sources: Sequence[str]) -> None:
-        """Raises UsageError, naming the source (of ``ca``, ``certificate``, ``key``), for a file
-        that is not what it should be."""
+        """Raise UsageError for a file that is missing or malformed. ``sources``: the options or
+        variables that gave ``ca``, ``certificate`` and ``key``."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for source, path in zip(sources, (self.ca, self.certificate, self.key), strict=True):
             try:

@@ -28,18 +28,18 @@ from blaster.transport.tls import Tls
 from blaster.units import quoted
 
 HELD_BUFFERS = 64
-"""How many chunks at most may wait, in part, for the socket or for the peer's windows. Each has a
+"""The most chunks that may wait, in part, for the socket or the peer's flow control. Each has a
 request in flight, so that there are never more than ``in_flight`` either."""
 
 
 class WireTransport:
-    """A Transport over ``connections`` HTTP/2 connections, paced in C. ``tls``: None sends in the
-    clear. ``encoding``: what the batches are compressed with.
+    """A Transport over ``connections`` HTTP/2 connections, paced in C. ``tls``: None for
+    plaintext. ``encoding``: the compression of the batches.
 
     Batches are made right before they are framed and written, so that they are still in the caches
     when the socket copies them. ``send`` returns when the last request of the chunk was offered;
-    its bytes may still be on their way, and a chunk's buffer is kept until they have left.
-    :meth:`holds` says whether it is.
+    its bytes may still wait to be written, and a chunk's buffer is in use until they are: see
+    :meth:`holds`.
     """
 
     framing: Framing = "made"
@@ -99,7 +99,7 @@ class WireTransport:
         )
 
     def holds(self, chunk: Chunk) -> bool:
-        """Whether requests still need the buffer of ``chunk``: it must not be changed yet."""
+        """Whether the buffer of ``chunk`` is still in use, and must not be changed."""
         return self._client.holds(chunk.buffer)
 
     def wait(self, until: int) -> None:

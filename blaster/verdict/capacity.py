@@ -1,4 +1,4 @@
-"""A target's ceiling: what to look for, and what was found (blaster.verdict.search looks)."""
+"""Goals and findings of a search for a target's ceiling (the search: blaster.verdict.search)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from blaster.verdict.trial import Trial
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """What to look for. Rates in spans per second; ``precision`` is the width of the last interval,
-    as a share; ``batch`` None: by the rate. ``repeats`` is odd: the majority decides."""
+    """Goals of a search. Rates in spans per second; ``precision``: the relative width of the last
+    interval; ``batch``: None: chosen by the rate. ``repeats`` is odd: the majority decides."""
 
     min_rate: float = 1000.0
     max_rate: float = 1e9
@@ -30,9 +30,10 @@ class Goals:
 
 
 class Ceiling(msgspec.Struct, frozen=True):
-    """What the generator managed against the null sink: spans per second at two batch sizes.
+    """The generator's own ceiling, measured against the null sink at two batch sizes, in spans per
+    second.
 
-    A request costs a + b × spans, so that any batch size has its ceiling.
+    A request costs a + b × spans, which gives the ceiling at any batch size.
     """
 
     small_batch: int
@@ -41,7 +42,7 @@ class Ceiling(msgspec.Struct, frozen=True):
     large_rate: float
 
     def at(self, batch: int) -> float:
-        """Spans per second with so many spans in a request."""
+        """The ceiling in spans per second with ``batch`` spans in a request."""
         small, large = self.small_batch / self.small_rate, self.large_batch / self.large_rate
         per_span = max((large - small) / (self.large_batch - self.small_batch), 0.0)
         per_request = max(small - per_span * self.small_batch, 0.0)
@@ -49,10 +50,9 @@ class Ceiling(msgspec.Struct, frozen=True):
 
 
 class Overload(msgspec.Struct, frozen=True):
-    """Twice the ceiling, and what came after. ``share``: what was accepted in time of it, over the
-    ceiling: well below 1 is a collapse. ``recovery_s``: until latency was back in its band and
-    nothing was lost any more; None: not within the time that was watched. ``spans``: the
-    accounts of both."""
+    """An overload at twice the ceiling, and the recovery. ``share``: the rate accepted in time over
+    the ceiling; well below 1 is a collapse. ``recovery_s``: until latency was back in its band and
+    nothing was lost any more; None: not within ``watched_s``. ``spans``: the ledger of both."""
 
     offered_spans_per_s: float
     accepted_spans_per_s: float
@@ -85,7 +85,7 @@ class Capacity(msgspec.Struct, kw_only=True):
 
 
 def fit_law(trials: Sequence[Trial]) -> usl.Usl | None:
-    """The Universal Scalability Law over what was offered and what of it was accepted in time.
+    """Fit the Universal Scalability Law to the loads offered and the rates accepted in time.
 
     N is the load in units of the lightest trial's: a trial has no fixed concurrency, and a target
     that refuses at once never has many requests in flight, however overloaded it is.

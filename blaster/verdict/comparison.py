@@ -1,9 +1,9 @@
-"""Comparison of results: which figures differ, how sure that is, and which are regressions.
+"""Comparison of results: the figures that differ, with what confidence, and the regressions.
 
-Where both sides have repeats the difference of their means is judged by Welch's t-test (B. L.
+If both sides have repeats, the difference of their means is judged by Welch's t-test (B. L.
 Welch, "The generalization of 'Student's' problem when several different population variances are
-involved", Biometrika 34, 1947), which does not suppose equal variances; its interval has 95 %
-confidence. Without repeats nothing is known of the noise, and the threshold alone decides.
+involved", Biometrika 34, 1947), which does not assume equal variances; its interval has 95 %
+confidence. Without repeats the noise is unknown, and the threshold alone decides.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from blaster.verdict.thresholds import value_at
 
 P_VALUE = 0.05
 MAX_REGRESSION = 0.1
-"""The share by which a figure may be worse, unless told otherwise."""
+"""The default share by which a figure may be worse."""
 
 WORSE, BETTER, SAME, UNSURE, SHOWN = "worse", "better", "same", "unsure", ""
-"""The judgements. UNSURE: more than the threshold, but within what repeats vary by; SHOWN: the
-figure is not judged."""
+"""The judgements. UNSURE: beyond the threshold, but within the variation of the repeats; SHOWN:
+the figure is not judged."""
 
 Found = Results | Capacity
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is compared. ``sign``: 1 where more is better, -1 where less is, 0 where it is
-    only shown. ``slack``: differences up to this are none, whatever their share."""
+    """A figure to compare. ``sign``: 1 if more is better, -1 if less is, 0 if it is only shown.
+    ``slack``: absolute differences up to this are ignored."""
 
     name: str
     unit: str
@@ -42,7 +42,7 @@ class Figure:
     of: Callable[[Found], float | None] | None = None
 
     def value(self, found: Found) -> float | None:
-        """The figure of one run; None where it was not measured."""
+        """The figure of one run; None if it was not measured."""
         return value_at(found, self.name) if self.of is None else self.of(found)
 
 
@@ -73,14 +73,14 @@ CAPACITY_FIGURES = (
 
 
 def figures(found: Found) -> tuple[Figure, ...]:
-    """The figures that are compared of such results."""
+    """The figures to compare in results of this kind."""
     return RUN_FIGURES if isinstance(found, Results) else CAPACITY_FIGURES
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One figure on both sides: means, and how many were averaged. ``change``: the share of
-    ``before`` by which ``after`` is more (None where that is 0). ``low`` and ``high``: the interval
-    of the difference, ``p``: how likely chance alone shows so much; None without repeats."""
+    """One figure on both sides: the means, and the number of runs averaged. ``change``: relative to
+    ``before`` (None if that is 0). ``low`` and ``high``: the confidence interval of the difference,
+    ``p``: the p-value; None without repeats."""
 
     figure: str
     unit: str
@@ -95,8 +95,8 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What differs between two results, or two sets of repeats. ``unlike``: what was not the same
-    in what was asked for, so that the figures may not bear comparison."""
+    """The differences between two results, or two sets of repeats. ``unlike``: differing settings,
+    which may make the figures incomparable."""
 
     before: str
     after: str
@@ -115,7 +115,7 @@ def compare(
     limits: Mapping[str, float] | None = None,
     limit: float = MAX_REGRESSION,
 ) -> Comparison:
-    """Compares two sets of one kind of results, each with its name. ``limits``: by figure, in place
+    """Compare two sets of results of one kind, each with its name. ``limits``: by figure, instead
     of ``limit``; shares."""
     differences = []
     for figure in figures(before[1][0]):
@@ -187,7 +187,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
 def t_tails(t: float, freedom: float) -> float:
-    """How likely Student's t with so many degrees of freedom (at least 1) lies beyond ±|t|.
+    """The probability that Student's t with ``freedom`` degrees (at least 1) lies beyond ±|t|.
 
     With t = √ν tan θ the density is proportional to cos^(ν-1) θ, over a finite interval.
     """
@@ -197,13 +197,13 @@ def t_tails(t: float, freedom: float) -> float:
         return float((end - begin) / 2 * np.dot(_WEIGHTS, np.cos(theta) ** (freedom - 1)))
 
     edge = math.atan(abs(t) / math.sqrt(freedom))
-    # Of a large ν the density is narrow: twelve of its widths hold all of it.
+    # With a large ν the density is narrow: twelve of its widths hold all of it.
     end = min(math.pi / 2, max(12 / math.sqrt(freedom), 2 * edge))
     return min(1.0, integral(edge, end) / integral(0.0, end))
 
 
 def t_quantile(tails: float, freedom: float) -> float:
-    """The t beyond which, on both sides, Student's t lies so often."""
+    """The t beyond which, on both sides, Student's t lies with the probability ``tails``."""
     low, high = 0.0, 1.0
     while t_tails(high, freedom) > tails:
         high *= 2

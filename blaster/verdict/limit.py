@@ -1,4 +1,4 @@
-"""Who was the limit: nobody, the target, the generator, or the in-flight cap."""
+"""The limit of a run: nobody, the target, the generator, or the in-flight cap."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from blaster.engine.results import Results
 NOBODY, TARGET, GENERATOR, IN_FLIGHT_CAP = "nobody", "target", "generator", "in-flight cap"
 
 BUSY_PERCENT = 85.0
-"""A worker that spends more than this of a core, or that spends so much or waits for it, has no
-headroom: the rest goes to waking up."""
+"""A worker that spends more than this of a core, or that spends and waits for more than this, has
+no headroom: the rest goes to waking up."""
 
-HELD_SHARE = 0.5
-"""Of the time that the load was behind its schedule: when the target held it back for longer than
-this, it fell behind by the target's doing."""
+BACKPRESSURE_SHARE = 0.5
+"""If the target held the load back for more than this share of the time that it was behind its
+schedule, the target is the limit."""
 
 IDLE_PERCENT = 25.0
-"""A worker that runs and wants to run less than this was not kept from sending by its CPU."""
+"""A worker that runs and waits for less than this was not kept from sending by its CPU."""
 
 THROTTLED_PERCENT = 2.0
-"""A generator that a CPU quota kept from more than this of a core was held up, however late."""
+"""A generator that a CPU quota kept from more than this of a core was limited, however late."""
 
 LATE_MS = 100.0
-"""Sends later than this at p99 are a sign of a limit, not of the scheduler's jitter."""
+"""A lateness above this at p99 is a sign of a limit, not of the scheduler's jitter."""
 
 NEAR_CEILING = 0.9
-"""The share of what the generator managed against the null sink from which it is the suspect."""
+"""From this share of the generator's own ceiling on, the generator is the suspect."""
 
 GROWTH_FACTOR, GROWTH_MS = 2.0, 50.0
-"""Latency grew when the last third's p99 is so many times the first third's, and so much more."""
+"""Latency grew if the last third's p99 exceeds the first third's by this factor and this much."""
 
 _PUSHBACK = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "NO_ANSWER_TIMEOUT", "HTTP_429", "HTTP_503")
 
@@ -39,12 +39,11 @@ _PUSHBACK = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "NO_ANSWER_TIMEOUT", "HTTP_429
 def limit_of(
     results: Results, *, ceiling: float | None = None, cap_reached: bool | None = None
 ) -> tuple[str, str]:
-    """The limit and, in a sentence, the evidence for it.
+    """Return the limit and, in a sentence, the evidence for it.
 
-    The generator is suspected first: a target's limit is claimed only when it can't be ours.
-    ``ceiling``: spans per second that this machine offered the null sink, where that was measured.
-    ``cap_reached``: whether all requests allowed were in flight, where that is known better than
-    from the series.
+    The generator is suspected first: a target's limit is claimed only if it cannot be the
+    generator's. ``ceiling``: the generator's own ceiling in spans per second, if it was measured.
+    ``cap_reached``: whether the in-flight cap was reached; None: judged by the series.
     """
     if cap_reached is None:
         cap_reached = any(p.in_flight >= results.configuration.in_flight for p in results.series)
@@ -54,7 +53,7 @@ def limit_of(
 def _suspects(
     results: Results, ceiling: float | None, cap_reached: bool
 ) -> Iterator[tuple[str, str]]:
-    """Each limit that the evidence speaks for, the strongest first; nobody at last."""
+    """Each limit that has evidence, the strongest first; nobody last."""
     if not results.spans.scheduled:
         yield NOBODY, "nothing was offered"
     starved = starvation_of(results)
@@ -70,11 +69,11 @@ def _suspects(
             f"{offered:,.0f} spans/s were offered, and this machine managed no more than "
             f"{ceiling:,.0f} against the null sink",
         )
-    said_so = Counter(results.requests.by_status) + Counter(results.requests.retried_by_status)
-    pushback = {s: n for s, n in said_so.items() if s in _PUSHBACK}
+    statuses = Counter(results.requests.by_status) + Counter(results.requests.retried_by_status)
+    pushback = {s: n for s, n in statuses.items() if s in _PUSHBACK}
     if pushback:
-        said = ", ".join(f"{n:,} × {status}" for status, n in pushback.items())
-        yield TARGET, f"the target pushed back: {said}"
+        counts = ", ".join(f"{n:,} × {status}" for status, n in pushback.items())
+        yield TARGET, f"the target pushed back: {counts}"
     cap = results.configuration.in_flight
     if results.rate.target_spans_per_s is None:
         yield (
@@ -90,9 +89,9 @@ def _suspects(
                 f"all {cap} requests in flight awaited answers while the load fell behind its "
                 f"schedule (lateness p99 {lateness:.0f} ms)",
             )
-        held = held_back(results)
-        if held is not None:
-            yield TARGET, f"sends were late (p99 {lateness:.0f} ms) and {held}"
+        evidence = backpressure_of(results)
+        if evidence is not None:
+            yield TARGET, f"sends were late (p99 {lateness:.0f} ms) and {evidence}"
         yield (
             GENERATOR,
             f"sends were late (p99 {lateness:.0f} ms) though requests could still have been sent: "
@@ -106,10 +105,10 @@ def _suspects(
 
 
 def starvation_of(results: Results) -> str | None:
-    """The sentence that says that the workers had no CPU left; None when they had.
+    """The evidence that the workers had no CPU left; None if they had.
 
-    What counts is how long they ran or wanted to: a worker that others keep off the CPU is at its
-    limit however little it spends.
+    It is the time that they ran or waited for a CPU: a worker that others keep off the CPU is at
+    its limit however little it runs.
     """
     throttled = results.generator.throttled_percent
     if throttled > THROTTLED_PERCENT:
@@ -129,14 +128,13 @@ def starvation_of(results: Results) -> str | None:
     )
 
 
-def held_back(results: Results) -> str | None:
-    """The sentence that says that sends were late because the target took no more; None where that
-    is not known.
+def backpressure_of(results: Results) -> str | None:
+    """The evidence that sends were late because the target took no more; None if there is none.
 
-    A transport that can tell has measured how long a request was due and could not be written,
-    less what it overslept because others had its CPU. Where that was not measured, workers that
-    slept and wanted no CPU were held back by the peer's flow control, which happens with fewer
-    requests in flight than allowed.
+    Some transports measure how long a request was due and could not be written, without the time
+    that the worker overslept because others had its CPU. Without such a measurement, workers that
+    slept and did not wait for a CPU were held back by the peer's flow control, which can happen
+    with fewer requests in flight than allowed.
     """
     ours = results.generator
     ran, waited = ours.worker_cpu_percent.avg, ours.run_queue_percent.avg
@@ -146,7 +144,7 @@ def held_back(results: Results) -> str | None:
             return None
         return "the workers slept and wanted no CPU: the target did not take what was sent"
     held, capped = ours.held_back_percent, ours.capped_percent
-    if held + capped <= HELD_SHARE * ours.behind_percent:
+    if held + capped <= BACKPRESSURE_SHARE * ours.behind_percent:
         return None
     return (
         f"the load was behind for {ours.behind_percent:.0f} % of the time: for {held:.0f} % the "
@@ -156,7 +154,7 @@ def held_back(results: Results) -> str | None:
 
 
 def _busy(results: Results) -> float:
-    """Percent of a core that a worker spent while it had to offer."""
+    """The CPU of a worker while it had load to offer, in percent of a core."""
     ran = results.generator.worker_cpu_percent.avg
     if ran is not None:
         return ran
@@ -164,12 +162,12 @@ def _busy(results: Results) -> float:
 
 
 def _growth(results: Results) -> str | None:
-    """The sentence that says that latency and requests in flight grew; None when they did not."""
+    """The evidence that latency and requests in flight grew; None if they did not."""
     points = [p for p in results.series if p.p99_ms is not None and p.t <= results.duration_s + 0.5]
     third = len(points) // 3
     stages = results.configuration.stages
     if third == 0 or len(stages) > 1 or " to " in stages[0]:
-        return None  # growth under a growing load is not held against the target
+        return None  # growth under a growing load is not the target's fault
     first, last = points[:third], points[-third:]
     before, after = (fmean(p.p99_ms or 0.0 for p in part) for part in (first, last))
     waiting, more = (fmean(p.in_flight for p in part) for part in (first, last))

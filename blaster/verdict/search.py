@@ -1,12 +1,12 @@
-"""The search for a target's ceiling: which trials to make, and what they show.
+"""The search for a target's ceiling by trials.
 
-The search itself is MLRsearch's (draft-ietf-bmwg-mlrsearch, its reference implementation): it finds
-several rates at once, each the highest whose loss ratio is at most a goal's. Before it, the rate is
-quadrupled from the lowest until a trial loses something, so that a slow target is not met with a
-thousand times what it can take.
+The search is MLRsearch (draft-ietf-bmwg-mlrsearch, its reference implementation): it finds several
+rates at once, each the highest with at most a goal's loss ratio. Before it, the rate is quadrupled
+from the lowest until a trial loses spans, so that a slow target never gets a thousand times what it
+can take.
 
-A load counts as within a goal by the majority of its trials, so that one hiccup of the machine does
-not decide. Only who searches imports this: MLRsearch takes half a second to.
+The majority of its trials decides whether a load meets a goal, so that one hiccup of the machine
+does not. Import this only for a search: importing MLRsearch takes half a second.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from blaster.verdict.limit import GENERATOR, NEAR_CEILING, NOBODY, TARGET
 from blaster.verdict.trial import Trial
 
 BRACKET, SEARCH, THRESHOLDS, OVERLOAD = "bracket", "search", "thresholds", "overload"
-"""What a trial is made for."""
+"""The phases of a search: the purposes of trials."""
 
 STEP = 4
 REQUESTS_PER_S = 200
-"""The batch of the search is what makes so many requests a second of the lower end of its bracket:
-many enough to see a loss of little, few enough not to measure the requests rather than spans."""
+"""The batch is chosen to give this many requests a second at the lower end of the bracket: enough
+to see small losses, few enough to measure the cost of spans rather than of requests."""
 
 MAX_BATCH = 1000
 
 TRIES = 3
 
 NEAR = 1.05
-"""Trials at loads so close to the ceiling say who was the limit."""
+"""Trials at loads within this factor of the ceiling tell who was the limit."""
 
 Measure = Callable[[str, float, float, int], Trial]
-"""Makes a trial: phase, spans per second, seconds, spans in a request."""
+"""Runs a trial: phase, spans per second, seconds, spans in a request."""
 
 
 def search_ceiling(goals: Goals, ceiling: Ceiling | None, measure: Measure) -> Capacity:
-    """Finds the ceiling by trials. The findings have no overload and no fit yet."""
+    """Find the ceiling by trials. Overload and fit are added to the findings later."""
     found = Capacity(loss_ratio=goals.loss_ratio, ceiling=ceiling, reason="")
-    made = _Made(goals, measure, found.trials)
+    measurer = _Measurer(goals, measure, found.trials)
     load = goals.min_rate
     for _ in range(TRIES):
-        passed, failed = _bracket(goals, ceiling, made, load)
-        found.batch = made.batch
+        passed, failed = _bracket(goals, ceiling, measurer, load)
+        found.batch = measurer.batch
         if ceiling is not None:
             found.generator_spans_per_s = ceiling.at(found.batch)
         if failed is None:
-            _unlimited(found, goals)
+            _report_unlimited(found, goals)
             return found
         if passed is None and load == goals.min_rate and failed.limited_by != GENERATOR:
             found.ndr = found.pdr = 0.0
@@ -66,20 +66,22 @@ def search_ceiling(goals: Goals, ceiling: Ceiling | None, measure: Measure) -> C
             found.reason = f"not even the lowest rate came through: {failed.reason}"
             return found
         least, most = (passed or failed).load_spans_per_s / 2, failed.load_spans_per_s
-        found.ndr, found.pdr = _searched(goals, made, least, most, SEARCH)
+        found.ndr, found.pdr = _mlr_search(goals, measurer, least, most, SEARCH)
         if any(t.phase == SEARCH and t.loss_ratio > goals.loss_ratio for t in found.trials):
             break
-        # What the bracket lost was a hiccup: nothing was lost again up to there.
+        # The loss in the bracket was a hiccup: no trial up to there lost anything again.
         load = most * STEP
     if goals.thresholds:
         highest = max(found.pdr or 0.0, least * 1.01)
-        found.within_thresholds, _ = _searched(goals, made, goals.min_rate, highest, THRESHOLDS)
-    _who(found, ceiling)
+        found.within_thresholds, _ = _mlr_search(
+            goals, measurer, goals.min_rate, highest, THRESHOLDS
+        )
+    _attribute_limit(found, ceiling)
     return found
 
 
-class _Made(AbstractMeasurer):  # type: ignore[misc]
-    """Makes trials for MLRsearch and keeps them."""
+class _Measurer(AbstractMeasurer):  # type: ignore[misc]
+    """Runs trials for MLRsearch and keeps them."""
 
     def __init__(self, goals: Goals, measure: Measure, trials: list[Trial]) -> None:
         self._goals = goals
@@ -89,7 +91,7 @@ class _Made(AbstractMeasurer):  # type: ignore[misc]
         self.phase = SEARCH
 
     def trial(self, phase: str, load: float, duration_s: float) -> Trial:
-        """One trial, made again while the generator fails it: that is often a hiccup."""
+        """Run one trial, and repeat it while the generator is its limit: that is often a hiccup."""
         for _ in range(TRIES):
             trial = self._measure(phase, load, duration_s, self.batch)
             self._trials.append(trial)
@@ -98,7 +100,7 @@ class _Made(AbstractMeasurer):  # type: ignore[misc]
         return trial
 
     def best(self, phase: str, loss_ratio: float) -> float:
-        """The highest load below which no trial of the phase lost more than that, nor it itself."""
+        """The highest load of the phase up to which no trial lost more than ``loss_ratio``."""
         trials = sorted(
             (t for t in self._trials if t.phase == phase), key=lambda t: t.load_spans_per_s
         )
@@ -110,7 +112,7 @@ class _Made(AbstractMeasurer):  # type: ignore[misc]
         return highest
 
     def measure(self, intended_duration: float, intended_load: float) -> Any:
-        """For MLRsearch. With thresholds, a trial that breaks one has lost everything."""
+        """Run a trial for MLRsearch. A trial that breaks a threshold counts as all lost."""
         trial = self.trial(self.phase, intended_load, intended_duration)
         accepted = trial.accepted
         if self.phase == THRESHOLDS and trial.broken:
@@ -124,23 +126,23 @@ class _Made(AbstractMeasurer):  # type: ignore[misc]
 
 
 def _bracket(
-    goals: Goals, ceiling: Ceiling | None, made: _Made, load: float
+    goals: Goals, ceiling: Ceiling | None, measurer: _Measurer, load: float
 ) -> tuple[Trial | None, Trial | None]:
-    """From ``load`` on, the last trial that lost nothing and the first that lost more than the goal
-    allows."""
+    """Return the last trial from ``load`` on that met the goal's loss ratio, and the first that did
+    not; None: there was none."""
     passed: Trial | None = None
     while True:
-        made.batch = goals.batch or _batch(load / STEP)
+        measurer.batch = goals.batch or _batch(load / STEP)
         most = min(
-            goals.max_rate, ceiling.at(made.batch) * NEAR_CEILING if ceiling else goals.max_rate
+            goals.max_rate, ceiling.at(measurer.batch) * NEAR_CEILING if ceiling else goals.max_rate
         )
         load = min(load, most)
-        trial = made.trial(BRACKET, load, min(goals.trial_s, 1.0))
+        trial = measurer.trial(BRACKET, load, min(goals.trial_s, 1.0))
         if trial.loss_ratio > goals.loss_ratio and goals.repeats > 1:
-            # A hiccup would end the search below a ceiling that it never saw.
-            trial = made.trial(BRACKET, load, min(goals.trial_s, 1.0))
+            # A hiccup here would cap the search below the ceiling.
+            trial = measurer.trial(BRACKET, load, min(goals.trial_s, 1.0))
         if trial.loss_ratio > goals.loss_ratio:
-            made.batch = goals.batch or _batch(load / STEP)
+            measurer.batch = goals.batch or _batch(load / STEP)
             return passed, trial
         passed = trial
         if load >= most:
@@ -152,12 +154,12 @@ def _batch(load: float) -> int:
     return max(1, min(MAX_BATCH, round(load / REQUESTS_PER_S)))
 
 
-def _searched(
-    goals: Goals, made: _Made, least: float, most: float, phase: str
+def _mlr_search(
+    goals: Goals, measurer: _Measurer, least: float, most: float, phase: str
 ) -> tuple[float, float]:
-    """The no-drop rate and the partial-drop rate by MLRsearch; 0 where not even ``least`` passes.
+    """Return the no-drop and the partial-drop rate by MLRsearch; 0 if not even ``least`` passes.
 
-    When the time is up, what the trials show so far.
+    After the time limit, the best that the trials have shown.
     """
     ndr = SearchGoal(
         loss_ratio=0.0,
@@ -180,25 +182,25 @@ def _searched(
         search_duration_max=goals.limit_s,
         warmup_duration=None,
     )
-    made.phase = phase
+    measurer.phase = phase
     try:
-        result = MultipleLossRatioSearch(config=config).search(made, debug=lambda _: None)
-    except RuntimeError:  # it takes too long
-        return made.best(phase, 0.0), made.best(phase, goals.loss_ratio)
+        result = MultipleLossRatioSearch(config=config).search(measurer, debug=lambda _: None)
+    except RuntimeError:  # its time limit
+        return measurer.best(phase, 0.0), measurer.best(phase, goals.loss_ratio)
     rates = [result[goal].conditional_throughput for goal in wanted]
     found = [0.0 if rate is None else round(float(rate), 1) for rate in rates]
     return found[0], found[-1]
 
 
-def _who(found: Capacity, ceiling: Ceiling | None) -> None:
-    """Says who was the limit. Where it was the generator, there is no rate to report."""
+def _attribute_limit(found: Capacity, ceiling: Ceiling | None) -> None:
+    """Name the limit in the findings. If it is the generator, there is no rate to report."""
     rate = found.pdr or 0.0
     lossy = [t for t in found.trials if t.phase == SEARCH and t.loss_ratio > found.loss_ratio]
     lossy.sort(key=lambda t: t.load_spans_per_s)
     above = [t for t in lossy if t.load_spans_per_s > rate] or lossy
     nearest = [t for t in above if t.load_spans_per_s <= above[0].load_spans_per_s * NEAR]
     ours = [t for t in nearest if t.limited_by == GENERATOR]
-    # The highest rate offered is that share of it, but for rounding.
+    # The highest rate offered is this share of the ceiling, except for rounding.
     if ceiling is not None and rate > (NEAR_CEILING - 0.01) * ceiling.at(found.batch):
         found.limited_by = GENERATOR
         found.reason = (
@@ -217,8 +219,8 @@ def _who(found: Capacity, ceiling: Ceiling | None) -> None:
         found.ndr = found.pdr = None
 
 
-def _unlimited(found: Capacity, goals: Goals) -> None:
-    """The highest rate that may be offered came through."""
+def _report_unlimited(found: Capacity, goals: Goals) -> None:
+    """Report a search whose highest rate came through."""
     highest = found.trials[-1].load_spans_per_s
     if highest >= goals.max_rate:
         found.ndr = found.pdr = highest

@@ -1,4 +1,4 @@
-"""Thresholds over the results: known before the run, judged after it, watched while it goes on."""
+"""Thresholds over the results: checked before the run, watched during it, judged after it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WITHOUT = (
 
 @cache
 def known_paths() -> tuple[str, ...]:
-    """The paths of all figures of results.json; ``0`` stands for any stage, ``OK`` for any key."""
+    """The paths of all figures in results.json; ``0`` stands for any index, ``OK`` for any key."""
     return tuple(
         f"{name}{rest}"
         for name, kind in typing.get_type_hints(Results).items()
@@ -37,7 +37,7 @@ def known_paths() -> tuple[str, ...]:
 
 
 def check_known(option: str, thresholds: Iterable[Threshold]) -> None:
-    """UsageError for a path that no results have, with the nearest right one."""
+    """Raise UsageError for a path that no results have, with the most similar known path."""
     for threshold in thresholds:
         if not any(_same(threshold.path, path) for path in known_paths()):
             nearest = max(known_paths(), key=partial(_likeness, threshold.path[:100]))
@@ -48,7 +48,7 @@ def check_known(option: str, thresholds: Iterable[Threshold]) -> None:
 
 
 def value_at(results: msgspec.Struct, path: str) -> float | None:
-    """The figure at a known path; None where it was not measured. What was never counted is 0."""
+    """The figure at a known path; None if it was not measured, 0 for a key that never occurred."""
     node: Any = results
     for step in path.split("."):
         if isinstance(node, dict):
@@ -63,7 +63,7 @@ def value_at(results: msgspec.Struct, path: str) -> float | None:
 
 
 def check(results: Results, threshold: Threshold) -> Check:
-    """The threshold as a line of the verdict."""
+    """Judge a threshold: a check of the verdict."""
     value = value_at(results, threshold.path)
     return Check(
         threshold.text,
@@ -74,7 +74,7 @@ def check(results: Results, threshold: Threshold) -> Check:
 
 
 def holding(results: Results, thresholds: Iterable[Threshold]) -> str | None:
-    """The text of the first condition that holds, with its value; None where none does."""
+    """The first condition that holds, with its value, as text; None if none does."""
     for threshold in thresholds:
         value = value_at(results, threshold.path)
         if value is not None and threshold.holds(value):
@@ -83,14 +83,15 @@ def holding(results: Results, thresholds: Iterable[Threshold]) -> str | None:
 
 
 def _likeness(path: str, known: str) -> tuple[int, float]:
-    """How many steps of ``path`` begin one of the known path's; then how alike the two are."""
+    """The similarity of two paths: the number of steps that begin one of the known path's, then the
+    ratio of difflib."""
     steps = known.split(".")
     begun = sum(any(its.startswith(step) for its in steps) for step in path.split("."))
     return begun, difflib.SequenceMatcher(None, path, known).ratio()
 
 
 def _leaves(kind: Any) -> Iterator[str]:
-    """The rest of each path below a type, with its dot; "" for the type of a figure itself."""
+    """The rest of each path below a type, with its dot; "" if the type is a figure's."""
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         for part in typing.get_args(kind):
             yield from _leaves(part)

@@ -1,12 +1,12 @@
-"""Trial: a short run at one rate, and how much of what it offered came through in time.
+"""Trial: a short run at one rate, and the part of its load that was accepted in time.
 
-As in RFC 2544 (section 26.1), what matters is what came through by the end of the trial. A span is
-lost when it was rejected, failed, went unanswered or was not offered; and also when its answer came
-only after the trial's end and a grace: a target that queues without end answers everything some
-day. The grace is the latency of the trial's own beginning, when no backlog can have grown yet, and
-GRACE_S for jitter; a backlog that grows by less than the grace in a whole trial is not seen. A peer
-that gathers its answers (Nagle's algorithm, RFC 896) holds the last one of a connection back until
-it is acknowledged, and no further request carries that: then DELAYED_ACK_S are its grace.
+As in RFC 2544 (section 26.1), only spans accepted by the end of the trial count. A span is lost if
+it was rejected, failed, unanswered or not offered, and also if its answer came later than a grace
+period after the trial's end: a target that queues without bound answers everything in the end. The
+grace period is the latency at the trial's beginning, before a backlog can have grown, plus GRACE_S
+for jitter; a backlog that grows by less than it in a whole trial is not noticed. A peer that
+gathers its answers (Nagle's algorithm, RFC 896) keeps the last one of a connection until it is
+acknowledged, and no further request carries that: DELAYED_ACK_S are added for those.
 """
 
 from __future__ import annotations
@@ -18,29 +18,37 @@ import numpy as np
 
 from blaster.engine.results import Results
 from blaster.transport.base import OUTCOME, Status
-from blaster.verdict.limit import GENERATOR, NOBODY, TARGET, held_back, limit_of, starvation_of
+from blaster.verdict.limit import (
+    GENERATOR,
+    NOBODY,
+    TARGET,
+    backpressure_of,
+    limit_of,
+    starvation_of,
+)
 
 Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
 GRACE_S = 0.02
 DELAYED_ACK_S = 0.045
-"""After 40 ms at the latest Linux acknowledges what it has received and has no answer to."""
+"""Linux acknowledges received data after at most 40 ms."""
 
 HICCUP_S, BUNCH_S = 0.01, 0.05
-"""A send so late is a hiccup of ours, and what fails so soon after it may be our doing."""
+"""A send later than HICCUP_S is a hiccup of the generator; failures within BUNCH_S after it may be
+caused by it."""
 
 BEGINNING = 0.05
-"""The share of a trial that is its beginning."""
+"""The share of a trial that counts as its beginning."""
 
 FULL = 0.95
-"""The share of the in-flight cap from which it counts as reached: workers share it unevenly."""
+"""The share of the in-flight cap from which it counts as reached: workers split it unevenly."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of spans; ``late`` were accepted after the trial's end. ``loss_ratio``: the share of
-    ``scheduled`` that was not accepted in time. ``accepted_spans_per_s``: in time.
-    ``concurrency``: requests in flight on average, over the trial's time.
-    ``grace_ms``: how long after the end still was in time. ``broken``: the thresholds not met.
+    """One trial. Counts are of spans; ``late``: accepted after the trial's end. ``loss_ratio``: the
+    share of ``scheduled`` not accepted in time. ``accepted_spans_per_s``: in time.
+    ``concurrency``: requests in flight, averaged over the trial. ``grace_ms``: the grace period
+    after its end. ``broken``: the thresholds not met.
     """
 
     phase: str
@@ -76,7 +84,7 @@ def trial_of(
     ceiling: float | None,
     broken: list[str],
 ) -> Trial:
-    """Judges a run at one steady rate. ``outcomes`` in order of their scheduled times."""
+    """Judge a run at one steady rate. ``outcomes`` (dtype OUTCOME) by their scheduled times."""
     assert outcomes.dtype == OUTCOME
     duration_ns = round(duration_s * 1e9)
     start = int(outcomes["scheduled"][0]) if len(outcomes) else 0
@@ -88,18 +96,18 @@ def trial_of(
     if len(beginning):
         grace += float(np.median(beginning["done"] - beginning["scheduled"]))
     in_time = ok["done"] <= end + grace
-    held = ok["done"] <= end + grace + DELAYED_ACK_S * 1e9
-    if int((held & ~in_time).sum()) <= results.configuration.connections:
-        in_time = held
+    acknowledged = ok["done"] <= end + grace + DELAYED_ACK_S * 1e9
+    if int((acknowledged & ~in_time).sum()) <= results.configuration.connections:
+        in_time = acknowledged
     accepted, late = int(spans[in_time].sum()), int(spans[~in_time].sum())
     counts = results.spans
     lost = counts.scheduled - accepted
     latency_ms = (ok["done"] - ok["scheduled"]) / 1e6
     cap_reached = _most_in_flight(outcomes) >= FULL * results.configuration.in_flight
-    # What would have been in time had it been sent in time, and could have been sent, is our fault.
+    # Spans that were late only because they were sent late are lost by the generator.
     on_time = ok["done"] - (ok["sent"] - ok["scheduled"]) <= end + grace
     ours = 0
-    if not cap_reached and not held_back(results):
+    if not cap_reached and not backpressure_of(results):
         ours = int(spans[~in_time & on_time].sum()) + counts.not_offered + _bunched(outcomes)
     limited_by, reason = limit_of(results, ceiling=ceiling, cap_reached=cap_reached)
     if lost and limited_by != GENERATOR:
@@ -110,7 +118,7 @@ def trial_of(
             limited_by = TARGET
             reason = f"{lost:,} spans were not accepted by the trial's end"
     elif not lost and starvation_of(results) is not None:
-        # It came through all the same.
+        # Everything was accepted nevertheless.
         limited_by, reason = NOBODY, "all that was offered was accepted in time"
     return Trial(
         phase=phase,
@@ -142,7 +150,7 @@ def _percentile(values: np.ndarray[Any, np.dtype[np.float64]], percent: float) -
 
 
 def _bunched(outcomes: Outcomes) -> int:
-    """The spans that failed just after we had sent late, and so too many at once."""
+    """The spans that failed just after a late send, which sends too many at once."""
     late = np.sort(outcomes["sent"][outcomes["sent"] - outcomes["scheduled"] > HICCUP_S * 1e9])
     failed = outcomes[(outcomes["status"] != Status.OK) & (outcomes["sent"] > 0)]
     if not len(late) or not len(failed):

@@ -1,9 +1,9 @@
-"""The Universal Scalability Law, fitted to what was measured.
+"""The Universal Scalability Law, fitted to measurements.
 
 X(N) = λN / (1 + σ(N − 1) + κN(N − 1))
 
 N is the concurrency and X the throughput; λ is the throughput of one, σ the contention (the share
-that can't be done side by side) and κ the coherency (the cost of each pair's coming to terms). With
+that cannot run in parallel) and κ the coherency (the cost of agreement between each pair). With
 κ > 0 throughput peaks at N = √((1 − σ)/κ) and falls beyond it: N. J. Gunther, Guerrilla Capacity
 Planning, Springer 2007, chapters 5 and 6.
 """
@@ -22,10 +22,10 @@ ROUNDS = 200
 
 
 class Usl(msgspec.Struct, frozen=True):
-    """A fit. Errors are standard errors: with 95 % confidence the truth lies within about two.
+    """A fit. Errors are standard errors: the 95 % confidence interval is about two of them wide.
 
     ``scale`` is λ, in spans per second; ``peak_concurrency`` and ``peak_spans_per_s`` are None
-    where the law has no peak. ``r_squared`` is the share of the variance that it explains.
+    if the law has no peak. ``r_squared`` is the share of the variance that it explains.
     """
 
     scale: float
@@ -47,8 +47,8 @@ def throughput(n: Floats, scale: float, contention: float, coherency: float) -> 
 
 
 def fit(concurrency: Sequence[float], rate: Sequence[float]) -> Usl | None:
-    """The least-squares fit by Levenberg and Marquardt's method; errors from the covariance
-    s²(JᵀJ)⁻¹. None with fewer than four points, or where they do not determine the law."""
+    """Fit by least squares (Levenberg–Marquardt); errors from the covariance s²(JᵀJ)⁻¹. None with
+    fewer than four points, or if they do not determine the law."""
     n, x = np.asarray(concurrency, float), np.asarray(rate, float)
     used = (n > 0) & (x > 0)
     n, x = n[used], x[used]
@@ -82,7 +82,7 @@ def fit(concurrency: Sequence[float], rate: Sequence[float]) -> Usl | None:
 
 
 def _least_squares(n: Floats, x: Floats) -> tuple[Floats, Floats, Floats] | None:
-    """Parameters, their standard errors and the residuals; None where nothing is determined."""
+    """Parameters, their standard errors and the residuals; None if nothing is determined."""
     parameters = np.array([float(np.max(x / n)), 0.1, 0.001])
     damping = 1e-3
     residuals = x - throughput(n, *parameters)

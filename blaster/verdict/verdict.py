@@ -1,5 +1,4 @@
-"""The verdict: the accounts, the scenario's criteria and thresholds, each a check; and who was the
-limit."""
+"""The verdict: checks of the ledger, the scenario's criteria and thresholds; and the limit."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from blaster.verdict.thresholds import NOT_MEASURED
 
 
 def judge(results: Results, scenario: Scenario) -> Verdict:
-    """The verdict on a run by the scenario's criteria. A criterion that could not be measured is
-    not failed, and is not claimed as passed either."""
-    checks = [_accounts(results), *_sink(results), *_verified(results)]
+    """Judge a run by the scenario's criteria. A criterion that could not be measured neither fails
+    nor passes."""
+    checks = [_ledger(results), *_sink(results), *_verified(results)]
     checks += _criteria(results, scenario)
     checks += [thresholds.check(results, threshold) for threshold in scenario.thresholds]
     if results.aborted is not None:
@@ -29,7 +28,7 @@ def judge(results: Results, scenario: Scenario) -> Verdict:
     return Verdict(passed, limited_by, reason, checks)
 
 
-def _accounts(results: Results) -> Check:
+def _ledger(results: Results) -> Check:
     spans = results.spans
     if not spans.scheduled:
         return Check("spans offered", "some", "none", False)
@@ -44,8 +43,8 @@ def _accounts(results: Results) -> Check:
 
 
 def _sink(results: Results) -> list[Check]:
-    """What the sink received must be what was accepted, give or take what went unanswered: what
-    was sent again after that can be there twice."""
+    """The sink must have received the accepted spans, and may have received the unanswered ones;
+    those that were sent again may be there twice."""
     sink, spans = results.sink, results.spans
     if sink is None:
         return []
@@ -65,8 +64,8 @@ def _sink(results: Results) -> list[Check]:
 
 
 def _verified(results: Results) -> list[Check]:
-    """Nothing may be lost between the stages that the backends tell of, and each has to answer.
-    How many violations must be found is a criterion of the scenario."""
+    """No spans may be lost between the backends' stages, and every backend has to answer. The
+    detection rate is a criterion of the scenario."""
     checks = []
     for stage in results.funnel[2:]:
         if stage.unit == "violations":
@@ -134,16 +133,16 @@ def _criteria(results: Results, scenario: Scenario) -> list[Check]:
     if criteria.cpu_recovers:
         found = results.recovery
         back, slow = (found.target_cpu_percent, found.latency_ms) if found else (None, None)
-        checks.append(_back("target CPU after the spike", "%", back))
-        checks.append(_back("latency p99 after the spike", "ms", slow))
+        checks.append(_recovery("target CPU after the spike", "%", back))
+        checks.append(_recovery("latency p99 after the spike", "ms", slow))
     if criteria.no_leak:
         checks.append(_leak("target memory leak", results.leak.target))
         checks.append(_leak("generator memory leak", results.leak.generator))
     return checks
 
 
-def _back(name: str, unit: str, back: Back | None) -> Check:
-    """Whether a figure came back to its baseline's band before the run's end."""
+def _recovery(name: str, unit: str, back: Back | None) -> Check:
+    """Whether a figure came back to its baseline before the end of the run."""
     if back is None:
         return Check(name, "back at its baseline", NOT_MEASURED, None)
     return Check(
