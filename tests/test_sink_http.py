@@ -7,16 +7,18 @@ import contextlib
 import gzip
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
 import psutil
 import pytest
 import zstandard
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,10 +28,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from blaster.otlp import response
+from blaster.otlp.json_reader import to_protobuf
 from blaster.otlp.response import PartialSuccess
 from blaster.otlp.rules import RULES
-from blaster.sink import plain_json
-from blaster.sink.otlp_json import any_to_protobuf, to_protobuf
 from blaster.sink.process import EmbeddedSink
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
@@ -317,6 +318,8 @@ spans = st.fixed_dictionaries(
         "status": st.fixed_dictionaries({}, optional={"code": st.integers(0, 2), "message": texts}),
         "flags": st.integers(0, 2**32 - 1),
         "events": st.just([{"name": "e", "timeUnixNano": "1"}]),
+        "links": st.just([{"traceState": "a=b", "flags": 1, "attributes": [{"key": "k"}]}]),
+        "droppedEventsCount": st.integers(0, 2**32 - 1),
     },
 )
 scopes = st.fixed_dictionaries(
@@ -337,16 +340,32 @@ resources = st.fixed_dictionaries(
 )
 
 
+def by_protobuf(document: dict[str, Any]) -> bytes:
+    """The bytes that protobuf's own JSON makes of OTLP's; its IDs are in base64."""
+    for resource in document["resourceSpans"]:
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                for name in ("traceId", "spanId", "parentSpanId"):
+                    if name in span:
+                        span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
+    return ParseDict(document, ExportTraceServiceRequest()).SerializeToString()
+
+
 @given(st.lists(resources, max_size=2))
-def test_plain_json_becomes_the_bytes_that_protobufs_own_json_becomes(documents: object) -> None:
-    data = json.dumps({"resourceSpans": documents}).encode()
-    assert to_protobuf(data) == any_to_protobuf(data)
+def test_json_becomes_the_bytes_that_protobufs_own_json_becomes(documents: object) -> None:
+    document = {"resourceSpans": documents}
+    assert to_protobuf(json.dumps(document).encode()) == by_protobuf(document)
 
 
-def test_what_exporters_write_is_plain() -> None:
-    """No event and no link in it: nothing that is left to the slower way."""
+def test_names_in_either_form_are_read_and_unknown_ones_ignored() -> None:
+    """As the Collector does, which takes protobuf's own names, too."""
     asked = message(3)
-    assert plain_json.to_protobuf(as_json(asked)) == asked.SerializeToString()
+    document = as_json(asked)
+    for camel in ("resourceSpans", "scopeSpans", "traceId", "spanId", "endTimeUnixNano"):
+        snake = re.sub("[A-Z]", lambda c: "_" + c[0].lower(), camel)
+        document = document.replace(f'"{camel}":'.encode(), f'"{snake}":'.encode())
+    document = document.replace(b'"name":', b'"newName": {"a": [1, {"b": null}]}, "name":')
+    assert to_protobuf(document) == asked.SerializeToString()
 
 
 def test_the_response_message_is_the_schemas() -> None:

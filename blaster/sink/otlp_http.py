@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blaster.otlp import response, status
+from blaster.otlp.json_reader import to_protobuf
 from blaster.otlp.response import PartialSuccess
 from blaster.otlp.status import Code
 from blaster.sink.inflate import TooLarge, Unknown, inflate
-from blaster.sink.otlp_json import to_protobuf
 
 PATH = b"/v1/traces"
 PROTOBUF, JSON = "application/x-protobuf", "application/json"

@@ -15,8 +15,8 @@ import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from blaster.errors import UsageError
+from blaster.otlp.malformed import Malformed, decoded
 from blaster.payload.capture import jaeger_json, otlp_json, otlp_proto
-from blaster.payload.capture.malformed import Malformed, decoded
 from blaster.scenario.toml_file import opened
 from blaster.units import in_line, quoted
 

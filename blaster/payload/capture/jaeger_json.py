@@ -17,8 +17,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from blaster.payload.capture.malformed import Malformed, decoded, each
-from blaster.payload.capture.otlp_json import base64_bytes
+from blaster.otlp.json_reader import base64_bytes
+from blaster.otlp.malformed import Malformed, decoded, each
 from blaster.units import quoted
 
 _NS_PER_US = 1000

@@ -15,8 +15,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from blaster.otlp.malformed import Malformed
 from blaster.otlp.wire_format import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, fields
-from blaster.payload.capture.malformed import Malformed
 
 MAX_DEPTH = 100
 """Messages within each other: protobuf's decoders take no more."""

@@ -1,4 +1,4 @@
-"""Malformed: what is wrong in a captured record, and where in it."""
+"""Malformed: the fault of a message or document, and its place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-class Malformed(Exception):
-    """A record that cannot be read: ``message`` in one line, ``path`` the place inside it.
+class Malformed(ValueError):
+    """A message or document that can't be read: ``message`` in one line, ``path`` the place.
 
     ``path`` is a JSON path such as ``.spans[3].spanId``, or empty.
     """
@@ -22,7 +22,7 @@ class Malformed(Exception):
         self.message, self.path = message, path
 
     def within(self, step: str) -> Malformed:
-        """The same fault as seen from one level further out: ``step`` is ``.spans[3]``."""
+        """Return the same fault seen from one level further out: ``step`` is ``.spans[3]``."""
         return Malformed(self.message, step + self.path)
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Malformed(Exception):
 
 
 def each(items: Iterable[_T] | None, name: str, convert: Callable[[_T], _R]) -> Iterator[_R]:
-    """``convert`` of each item; a fault in it names the place ``.name[index]``."""
+    """Iterate over ``convert`` of each item; a fault in it names the place ``.name[index]``."""
     for index, item in enumerate(items or ()):
         try:
             yield convert(item)
@@ -39,13 +39,12 @@ def each(items: Iterable[_T] | None, name: str, convert: Callable[[_T], _R]) -> 
 
 
 def decoded(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
-    """The JSON value in ``data``. Malformed: not JSON, not of the decoder's type, too deep."""
+    """Return the JSON value in ``data``. Raises Malformed: not JSON, not of the decoder's type, or
+    nested too deep."""
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        wanted = message.replace(" | null", "").replace("`", "").replace("Expected", "must be")
-        raise Malformed(wanted.replace(", got", ", not"), path.rstrip("`")) from None
+        raise explained(error) from None
     except msgspec.DecodeError as error:
         raise Malformed(f"not JSON: {_reason(str(error))}") from None
     except UnicodeDecodeError:
@@ -54,6 +53,13 @@ def decoded(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
         raise Malformed("nested too deep") from None
     except ValueError:  # Python's own limit on the digits of an integer
         raise Malformed("not JSON: a number too long") from None
+
+
+def explained(error: msgspec.ValidationError) -> Malformed:
+    """Return what msgspec says of a wrong type, in our words."""
+    message, _, path = str(error).partition(" - at `$")
+    wanted = message.replace(" | null", "").replace("`", "").replace("Expected", "must be")
+    return Malformed(wanted.replace(", got", ", not"), path.rstrip("`"))
 
 
 def _reason(text: str) -> str:
