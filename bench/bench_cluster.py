@@ -25,7 +25,7 @@ from common import cpu_seconds, interleaved, parse, report
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Report, frame, from_host
 from blaster.cluster.words import Told
-from blaster.engine.ledger import SENT_REQUESTS, SENT_SPANS, Ledger
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.run import Options, scenario_of
 from blaster.transport.base import OUTCOME
@@ -61,10 +61,10 @@ def frames(requests: int, seconds: int, seed: int) -> list[bytes]:
             outcomes["sent"] = outcomes["scheduled"] + random.exponential(1e5, len(outcomes))
             outcomes["done"] = outcomes["sent"] + random.lognormal(14.5, 0.5, len(outcomes))
             outcomes["spans"] = SPANS
-            slab.words[SENT_REQUESTS] += len(outcomes)
-            slab.words[SENT_SPANS] += len(outcomes) * SPANS
+            slab.sent_requests += len(outcomes)
+            slab.sent_spans += len(outcomes) * SPANS
             slab.record(outcomes, 0, closed_loop=False)
-        sent = [int(slab.words[SENT_REQUESTS]) for slab in ledger.slabs]
+        sent = [slab.sent_requests for slab in ledger.slabs]
         none = [0, 0, 0]
         words = told.change()
         said.append(frame(Report(second * 10**9, words, sent, none, none, 1.0, 100.0, 10**8, [])))

@@ -35,7 +35,7 @@ def hour() -> Progress:
     ledger = Ledger(2, plan.segments)
     random = np.random.default_rng(1)
     for slab in ledger.slabs:
-        slab.segments[0].counts[1] = 1
+        slab.segments[0].sent = 1
         slab.segments[0].response.record(random.lognormal(15, 2, 100_000).astype(np.int64))
         slab.segments[0].service.record(random.lognormal(14, 2, 100_000).astype(np.int64))
     run = Run(plan=plan, ledger=ledger, started_at=0.0, start_ns=0)

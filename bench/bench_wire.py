@@ -74,10 +74,10 @@ def cpu_seconds() -> float:
 def connect(port: int) -> Any:
     import numpy as np
 
-    from blaster.transport.base import RAISED
+    from blaster.transport.base import SendCounts
     from blaster.transport.wire import WireTransport
 
-    sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+    counts, stop = SendCounts.zeros(), np.zeros(1, np.int64)
     transport = WireTransport(
         host="127.0.0.1",
         port=port,
@@ -85,7 +85,7 @@ def connect(port: int) -> Any:
         in_flight=IN_FLIGHT,
         timeout_s=10.0,
         metadata=[],
-        sent=sent,
+        counts=counts,
         stop=stop,
     )
     transport.connect(5.0)

@@ -12,14 +12,14 @@ import numpy as np
 
 from blaster import run as load_test
 from blaster.cluster.cluster import Cluster
-from blaster.engine.recorder import Outcomes, Recorder
+from blaster.engine.recorder import Recorder
 from blaster.engine.results import Results
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import BlasterError, UsageError
 from blaster.scenario.threshold import parse_thresholds
 from blaster.sink.process import EmbeddedSink
 from blaster.sink.server import SinkOptions
-from blaster.transport.base import Status
+from blaster.transport.base import Outcomes, Status
 from blaster.transport.otlp_settings import protocol_of
 from blaster.units import MAX_RATE, parse_duration, parse_rate, quoted
 from blaster.verdict.capacity import Capacity, Ceiling, Goals, Overload, fit_law

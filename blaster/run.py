@@ -32,7 +32,7 @@ from blaster.engine.control import Control, Progress
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results
-from blaster.engine.run import Run, lost_spans, never_started, so_far
+from blaster.engine.run import Run, never_started, so_far
 from blaster.engine.runner import Runner
 from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
@@ -240,7 +240,7 @@ def run(
 
 def _complete(results: Results, record: Run, scenario: Scenario, disorder: Chaos) -> None:
     """What --chaos did, what the hosts of a cluster did, and the verdict."""
-    results.faults = disorder.marks(lost_spans(record.ledger))
+    results.faults = disorder.marks(record.ledger.lost_spans())
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, scenario)
 

@@ -15,7 +15,7 @@ from blaster.otlp.rules import RULES, SLOW
 from blaster.payload.single import SERVICE, single_span
 from blaster.payload.span import decode
 from blaster.transport import otlp_settings
-from blaster.transport.base import RAISED, Chunk, Status
+from blaster.transport.base import Chunk, SendCounts, Status
 from blaster.transport.factory import Settings, factory
 from blaster.transport.otlp_settings import OtlpOptions
 from blaster.transport.probe import probe
@@ -74,7 +74,7 @@ def send(
 
 def _export(settings: Settings, data: bytes) -> tuple[str, str]:
     """Sends the request; the name of its Status, and what the peer said to it."""
-    raised, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+    raised, stop = SendCounts.zeros(), np.zeros(1, np.int64)
     transport = factory(settings)(raised, stop)
     timeout_ns = round(settings.otlp.timeout_s * 1e9)
     transport.connect(CONNECT_TIMEOUT_S)

@@ -30,7 +30,7 @@ enum wire_blocked { WIRE_BEHIND, WIRE_HELD, WIRE_CAPPED, WIRE_BLOCKED_COUNT };
 /* The words of `sent`, and then those of `blocked`, as blaster.transport.base calls them. */
 enum { WIRE_SENT_COUNT = 3 };
 #define WIRE_RAISED_FIELDS                                                                         \
-    "sent_requests", "sent_spans", "sent_bytes", "behind_ns", "held_ns", "capped_ns"
+    "sent_requests", "sent_spans", "sent_bytes", "behind_ns", "backpressure_ns", "capped_ns"
 
 /* The most connections, and requests in flight, of one client. */
 enum { WIRE_MAX_CONNECTIONS = 256, WIRE_MAX_IN_FLIGHT = 65536 };

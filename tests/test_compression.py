@@ -15,15 +15,7 @@ from hypothesis import strategies as st
 from support import cli, peers
 
 from blaster.transport import compression
-from blaster.transport.base import (
-    COMPRESSED_FROM,
-    COMPRESSED_TO,
-    COMPRESSION_NS,
-    OUTCOME,
-    RAISED,
-    Chunk,
-    Framing,
-)
+from blaster.transport.base import OUTCOME, Chunk, Framing, SendCounts
 from blaster.transport.choice import wire_is_built, wire_takes_zstd
 from blaster.transport.compression import CompressingTransport
 
@@ -78,9 +70,9 @@ def test_it_is_the_same_again(batches: list[bytes], repeats: int, name: str, mos
     scheduled, spans = np.arange(len(batches)), np.arange(len(batches)) + 5
     offsets = np.cumsum([3, *map(len, batches)])
     chunk = Chunk(scheduled, spans, offsets, memoryview(b"xyz" + b"".join(batches)), first=100)
-    sent = np.zeros(RAISED, np.int64)
+    counts = SendCounts.zeros()
     inner = Taking(most)
-    transport = CompressingTransport(inner, name, sent)
+    transport = CompressingTransport(inner, name, counts)
     assert transport.framing == "buffer"
     offered = transport.send(chunk, 0)
     assert offered == min(most, len(batches))
@@ -90,9 +82,11 @@ def test_it_is_the_same_again(batches: list[bytes], repeats: int, name: str, mos
         for i in range(len(c))
     ]
     assert found == [(batches[i], i, i + 5, 100 + i) for i in range(offered)]
-    assert sent[COMPRESSED_FROM] == sum(map(len, batches[:offered]))
-    assert sent[COMPRESSED_TO] == sum(len(c.batch(i)) for c in inner.chunks for i in range(len(c)))
-    assert sent[COMPRESSION_NS] > 0
+    assert counts.uncompressed_bytes == sum(map(len, batches[:offered]))
+    assert counts.compressed_bytes == sum(
+        len(c.batch(i)) for c in inner.chunks for i in range(len(c))
+    )
+    assert counts.compression_ns > 0
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ def test_every_answer_is_counted(answer: http_peer.Answer, status: str, said: st
         sender.transport.drain(until)
         outcomes = sender.transport.outcomes()
         assert sender.statuses(outcomes) == {status: 3}
-        assert sender.sent.tolist() == [3, 30, 300]
+        assert sender.counts.words[:3].tolist() == [3, 30, 300]
         messages = list(sender.transport.messages().values())
         assert len(peer.bodies) == 3
     assert said is None or said in messages[0]
@@ -300,7 +300,7 @@ def test_stop_and_the_end_of_the_run() -> None:
         sender.transport.connect(5)
         threading.Timer(0.2, sender.stop.__setitem__, (0, 1)).start()
         sender.transport.send(chunk(5), time.monotonic_ns() + 3_600_000_000_000)
-        assert sender.sent[0] == 2
+        assert sender.counts.sent_requests == 2
         sender.transport.drain(time.monotonic_ns() + 100_000_000)
         assert sender.statuses(sender.transport.outcomes()) == {"ABANDONED": 2}
 

@@ -10,7 +10,17 @@ ROOT = Path(__file__).resolve().parent.parent / "blaster"
 # From the bottom up. A package imports itself and what stands below it, not beside it; the modules
 # of the first layer import each other.
 LAYERS = [
-    {"__init__", "errors", "units", "address", "http_server", "process_title", "_native", "_wire"},
+    {
+        "__init__",
+        "errors",
+        "units",
+        "address",
+        "http_server",
+        "process_title",
+        "layout",
+        "_native",
+        "_wire",
+    },
     {"otlp"},
     {"measure", "proxy"},
     {"chaos"},

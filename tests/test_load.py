@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blaster.engine.ledger import (
-    ACCEPTED,
-    SEG_ACCEPTED,
-    SEG_SENT,
-    SEG_UNKNOWN,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    Ledger,
-)
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan, in_spans, mix_of
 from blaster.engine.segments import Segments
+from blaster.engine.slab import Slab
 from blaster.measure.histogram import Histogram
 from blaster.scenario.scenario import Scenario, WarmUp, Workload, parse_stages
 from blaster.transport.base import OUTCOME, Status
@@ -133,7 +126,7 @@ def test_outcomes_fall_into_their_segments(begun) -> None:
     slab.record(outcomes([start + b for b in begun]), start, closed_loop=False)
     place = np.clip(np.searchsorted(SEGMENTS.starts, begun, side="right") - 1, 0, None)
     for number in range(3):
-        assert ledger.counts([number])[SEG_SENT] == 10 * np.count_nonzero(place == number)
+        assert ledger.counts([number]).sent == 10 * np.count_nonzero(place == number)
         assert ledger.response([number]).count == np.count_nonzero(place == number)
     whole = Histogram()
     for number in range(3):
@@ -145,13 +138,13 @@ def test_a_snapshot_stands_still_and_balances() -> None:
     """A snapshot keeps its counts while the ledger goes on; what is in flight is unknown."""
     ledger = Ledger(2, SEGMENTS)
     slab = ledger.slabs[1]
-    slab.words[SENT_REQUESTS], slab.words[SENT_SPANS] = 3, 30
+    slab.sent_requests, slab.sent_spans = 3, 30
     slab.record(outcomes([100, 10**9]), 0, closed_loop=False)
     copy = ledger.snapshot()
     slab.record(outcomes([200]), 0, closed_loop=False)
     copy.slabs[1].settle()
-    assert copy.counts()[SEG_SENT] == 30 and copy.counts()[SEG_UNKNOWN] == 10
-    assert ledger.counts()[SEG_UNKNOWN] == 0 and ledger.response().count == 3
+    assert copy.counts().sent == 30 and copy.counts().unknown == 10
+    assert ledger.counts().unknown == 0 and ledger.response().count == 3
     assert copy.response().count == 2
 
 
@@ -162,8 +155,8 @@ def test_a_snapshot_is_not_torn() -> None:
 
     def write() -> None:
         while not over.is_set():
-            slab.words[SENT_REQUESTS] += len(some)
-            slab.words[SENT_SPANS] += int(some["spans"].sum())
+            slab.sent_requests += len(some)
+            slab.sent_spans += int(some["spans"].sum())
             slab.record(some, 0, closed_loop=False)
             time.sleep(0.0003)
 
@@ -172,7 +165,7 @@ def test_a_snapshot_is_not_torn() -> None:
     try:
         for _ in range(200):
             copy = ledger.snapshot()
-            assert copy.counts()[SEG_ACCEPTED] == copy.total(ACCEPTED)
+            assert copy.counts().accepted == copy.total(Slab.accepted)
     finally:
         over.set()
         writer.join()

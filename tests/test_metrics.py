@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import cli, peers
 
 from blaster.engine.control import Progress
-from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, SENT_SPANS, Ledger
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.engine.run import Run
 from blaster.engine.series import Point
@@ -33,11 +33,11 @@ def progress(response_us: list[int]) -> Progress:
         Scenario(name='a "b"\n', stages=parse_stages("100@2s,300@1s")), seed=1, workers=1
     )
     ledger = Ledger(1, plan.segments)
-    words = ledger.slabs[0].words
-    words[SENT_SPANS], words[ACCEPTED], words[FAILED_SPANS] = 250, 247, 3
-    ledger.slabs[0].statuses[:2] = 40, 1
-    segment = ledger.slabs[0].segments[0]
-    segment.counts[1] = 250
+    slab = ledger.slabs[0]
+    slab.sent_spans, slab.accepted, slab.failed = 250, 247, 3
+    slab.statuses[:2] = 40, 1
+    segment = slab.segments[0]
+    segment.sent = 250
     segment.response.record(np.array(response_us, np.int64) * 1000)
     run = Run(plan=plan, ledger=ledger, started_at=0.0, start_ns=0)
     point = Point(2.5, 100, 99, 1, 4, 1.0, 12.5, 10**7, 5.0, 2 * 10**7, 1.0, 7)

@@ -6,13 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blaster.engine.ledger import (
-    ACCEPTED,
-    FAILED_SPANS,
-    REJECTED,
-    UNKNOWN,
-    Ledger,
-)
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.scenario.scenario import Scenario, Stage, Workload
 from blaster.transport.base import (
@@ -109,11 +103,10 @@ def test_every_outcome_is_accounted_for_once(outcomes):
     ok = rows["status"] == 0
     unanswered = (rows["status"] >= FIRST_UNANSWERED) & (rows["status"] < FIRST_NOT_PROCESSED)
     refused = rows["status"] >= FIRST_HTTP
-    words = slab.words
-    assert words[REJECTED] == rows["rejected"].sum()
-    assert words[ACCEPTED] == rows["spans"][ok].sum() - rows["rejected"].sum()
-    assert words[UNKNOWN] == rows["spans"][unanswered].sum()
-    assert words[FAILED_SPANS] == rows["spans"][~ok & ~unanswered].sum()
+    assert slab.rejected == rows["rejected"].sum()
+    assert slab.accepted == rows["spans"][ok].sum() - rows["rejected"].sum()
+    assert slab.unknown == rows["spans"][unanswered].sum()
+    assert slab.failed == rows["spans"][~ok & ~unanswered].sum()
     assert slab.statuses.sum() == len(rows)
     left = (rows["status"] < FIRST_NOT_PROCESSED) | refused
     assert sum(segment.lateness.count for segment in slab.segments) == left.sum()
@@ -122,6 +115,6 @@ def test_every_outcome_is_accounted_for_once(outcomes):
 def test_messages_fit_whatever_their_length() -> None:
     """Long messages are cut, never lost with the others, and a torn one reads as none."""
     slab = Ledger(1, SEGMENTS).slabs[0]
-    slab.say({"UNAVAILABLE": "é" * 10_000, "INTERNAL": "short"})
-    assert slab.said()["INTERNAL"].startswith("sh")
-    assert slab.said()["UNAVAILABLE"].startswith("é")
+    slab.put_messages({"UNAVAILABLE": "é" * 10_000, "INTERNAL": "short"})
+    assert slab.messages()["INTERNAL"].startswith("sh")
+    assert slab.messages()["UNAVAILABLE"].startswith("é")

@@ -26,20 +26,15 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from support import cli, peers
 
+from blaster.layout import Int64
 from blaster.otlp.status import retry_delay
 from blaster.transport import retry
 from blaster.transport.base import (
     EXPORT_METHOD,
     OUTCOME,
-    POSSIBLE_DUPLICATES,
-    RAISED,
-    RETRIED,
-    RETRIED_SPANS,
-    RETRIED_STATUSES,
-    SENT_SPANS,
     Chunk,
     Framing,
-    Int64,
+    SendCounts,
     Status,
     Transport,
 )
@@ -149,10 +144,10 @@ class Scripted:
         self,
         scripts: Sequence[Sequence[Try]],
         cap: int,
-        sent: Int64,
+        counts: SendCounts,
         stop: Int64,
     ) -> None:
-        self._scripts, self._cap, self._sent, self._stop = scripts, cap, sent, stop
+        self._scripts, self._cap, self._counts, self._stop = scripts, cap, counts, stop
         self._flying: list[tuple[int, int, int, bytes]] = []
         self._rows: list[tuple[int, ...]] = []
         self.tries: Counter[int] = Counter()
@@ -172,7 +167,7 @@ class Scripted:
             assert self.bytes.setdefault(number, data) == data, "another batch's bytes"
             assert chunk.again == (number in self.tries)
             if not chunk.again:
-                self._sent[:3] += (1, int(chunk.spans[i]), len(data))
+                self._counts.count_request(int(chunk.spans[i]), len(data))
             now = time.monotonic_ns()
             assert chunk.scheduled[i] <= now
             self._flying.append((number, int(chunk.scheduled[i]), now, data))
@@ -249,10 +244,10 @@ def test_every_request_ends_once(
 ) -> None:
     """However the attempts end: one outcome a request, each span counted once, and what the
     peer received lies between accepted and accepted + unknown + possible duplicates."""
-    sent, stopped = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
-    inner = Scripted(scripts, cap, sent, stopped)
+    counts, stopped = SendCounts.zeros(), np.zeros(1, np.int64)
+    inner = Scripted(scripts, cap, counts, stopped)
     transport = RetryingTransport(
-        inner, Soon(SPEC, seed), in_flight=cap, timeout_s=timeout_s, sent=sent, stop=stopped
+        inner, Soon(SPEC, seed), in_flight=cap, timeout_s=timeout_s, counts=counts, stop=stopped
     )
     offered, found = 0, []
     for begin in range(0, len(scripts), size):
@@ -269,14 +264,18 @@ def test_every_request_ends_once(
     outcomes = np.concatenate([*found, transport.outcomes()])
 
     assert sorted(outcomes["number"].tolist()) == list(range(offered))
-    assert sent[:3].tolist() == [offered, offered * SPANS, sum(map(len, inner.bytes.values()))]
+    assert counts.words[:3].tolist() == [
+        offered,
+        offered * SPANS,
+        sum(map(len, inner.bytes.values())),
+    ]
     assert (outcomes["sent"] >= outcomes["scheduled"]).all()
     assert (outcomes["done"] >= outcomes["sent"]).all()
     assert inner.most <= cap
     assert max(inner.tries.values()) <= MAX_TRIES
     again = sum(inner.tries.values()) - offered
-    assert sent[RETRIED] == again == sent[RETRIED_STATUSES].sum()
-    assert sent[RETRIED_SPANS] == again * SPANS
+    assert counts.retried_requests == again == counts.retried_statuses.sum()
+    assert counts.retried_spans == again * SPANS
     status = outcomes["status"]
     ok = status == Status.OK
     unanswered = (status >= 32) & (status < 64)
@@ -290,7 +289,7 @@ def test_every_request_ends_once(
         if told.received and told.status in (Status.CANCELLED, Status.DEADLINE_EXCEEDED)
     )
     assert accepted <= inner.received
-    assert inner.received <= accepted + unknown + sent[POSSIBLE_DUPLICATES] + lied
+    assert inner.received <= accepted + unknown + counts.possible_duplicates + lied
     for outcome in outcomes:
         script = scripts[int(outcome["number"])]
         last = script[min(inner.tries[int(outcome["number"])], len(script)) - 1]
@@ -376,18 +375,20 @@ def scripted_server(
         server.stop(None).wait()
 
 
-def transport_of(name: str, port: int, sent: Int64, stop: Int64, in_flight: int) -> Transport:
+def transport_of(
+    name: str, port: int, counts: SendCounts, stop: Int64, in_flight: int
+) -> Transport:
     settings: dict[str, Any] = {"connections": 1, "in_flight": in_flight, "timeout_s": 5.0}
     if name == "wire":
         from blaster.transport.wire import WireTransport
 
         return WireTransport(
-            host="127.0.0.1", port=port, metadata=(), sent=sent, stop=stop, **settings
+            host="127.0.0.1", port=port, metadata=(), counts=counts, stop=stop, **settings
         )
     from blaster.transport.grpc import GrpcTransport
 
     return GrpcTransport(
-        target=f"127.0.0.1:{port}", tls=None, metadata=(), sent=sent, stop=stop, **settings
+        target=f"127.0.0.1:{port}", tls=None, metadata=(), counts=counts, stop=stop, **settings
     )
 
 
@@ -408,14 +409,14 @@ def test_against_a_server(monkeypatch: pytest.MonkeyPatch, name: str, mode: str)
         times.setdefault(number, []).append(time.monotonic_ns())
         return told
 
-    sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+    counts, stop = SendCounts.zeros(), np.zeros(1, np.int64)
     with scripted_server(answer) as port:
         transport = RetryingTransport(
-            transport_of(name, port, sent, stop, 8),
+            transport_of(name, port, counts, stop, 8),
             Backoff(mode, 1),
             in_flight=8,
             timeout_s=5.0,
-            sent=sent,
+            counts=counts,
             stop=stop,
         )
         try:
@@ -429,7 +430,7 @@ def test_against_a_server(monkeypatch: pytest.MonkeyPatch, name: str, mode: str)
         finally:
             transport.close()
     assert sorted(outcomes["number"].tolist()) == list(range(len(cases)))
-    assert sent[SENT_SPANS] == SPANS * len(cases)
+    assert counts.sent_spans == SPANS * len(cases)
     for outcome in outcomes:
         number = int(outcome["number"])
         case, label = cases[number], list(CASES)[number]
@@ -440,7 +441,7 @@ def test_against_a_server(monkeypatch: pytest.MonkeyPatch, name: str, mode: str)
         took = times[number][-1] - times[number][0]
         assert took >= case.after_ns or mode == IGNORE_THROTTLE, label
         assert outcome["done"] - outcome["scheduled"] >= took, label
-    assert sent[RETRIED] == sum(seen.values()) - len(cases)
+    assert counts.retried_requests == sum(seen.values()) - len(cases)
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -31,16 +32,7 @@ from blaster.errors import TargetUnreachable, UsageError
 from blaster.payload import flat
 from blaster.payload.columns import ColumnSource
 from blaster.payload.mix import Mix
-from blaster.transport import base
-from blaster.transport.base import (
-    BEHIND_NS,
-    CAPPED_NS,
-    EXPORT_METHOD,
-    HELD_NS,
-    RAISED,
-    Chunk,
-    Status,
-)
+from blaster.transport.base import EXPORT_METHOD, Chunk, SendCounts, Status
 
 wire = pytest.importorskip("blaster.transport.wire", reason="blaster._wire is not built")
 _wire = pytest.importorskip("blaster._wire", reason="blaster._wire is not built")
@@ -56,14 +48,14 @@ class Run:
     """A transport, its two shared arrays, and the outcomes it gave."""
 
     def __init__(self, port: int, **options: Any) -> None:
-        self.sent = np.zeros(RAISED, np.int64)
+        self.counts = SendCounts.zeros()
         self.stop = np.zeros(1, np.int64)
         self.found: list[Any] = []
         defaults = {"connections": 1, "in_flight": 8, "timeout_s": 0.5, "metadata": []}
         self.transport = wire.WireTransport(
             host=options.pop("host", "127.0.0.1"),
             port=port,
-            sent=self.sent,
+            counts=self.counts,
             stop=self.stop,
             **(defaults | options),
         )
@@ -97,7 +89,11 @@ class Run:
         """As many requests were offered as were sent and have ended."""
         outcomes = self.outcomes()
         assert len(outcomes) == offered
-        assert self.sent[:3].tolist() == [offered, outcomes["spans"].sum(), outcomes["bytes"].sum()]
+        assert self.counts.words[:3].tolist() == [
+            offered,
+            outcomes["spans"].sum(),
+            outcomes["bytes"].sum(),
+        ]
         assert self.transport.in_flight() == 0
         assert (outcomes["sent"] >= outcomes["scheduled"]).all()
         assert (outcomes["done"] >= outcomes["sent"]).all()
@@ -123,13 +119,14 @@ def running(port: int, *, connect: bool = True, **options: Any) -> Iterator[Run]
         run.transport.close()
 
 
-def test_layouts_are_those_of_the_transports() -> None:
-    """The client's outcomes, and the words that it raises, stand where Python looks for them."""
-    assert base.OUTCOME.names == _wire.OUTCOME_FIELDS
-    assert base.OUTCOME.itemsize == 8 * len(_wire.OUTCOME_FIELDS)
-    places = [getattr(base, name.upper()) for name in _wire.RAISED_FIELDS]
-    first = [base.SENT_REQUESTS, base.BEHIND_NS]
-    assert places == [start + i for start in first for i in range(3)]
+@pytest.mark.parametrize("name", ["OUTCOME_FIELDS", "RAISED_FIELDS"])
+def test_refuses_a_client_with_other_layouts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was built with its fields in another order is not used."""
+    fields = getattr(_wire, name)
+    monkeypatch.setattr(_wire, name, (fields[1], fields[0], *fields[2:]))
+    monkeypatch.delitem(sys.modules, "blaster.transport.wire")
+    with pytest.raises(ImportError, match="built from other sources"):
+        importlib.import_module("blaster.transport.wire")
 
 
 @pytest.mark.parametrize("name", ["connections", "in_flight"])
@@ -270,9 +267,9 @@ def test_honours_max_concurrent_streams() -> None:
 
 
 PEERS: dict[str, tuple[int, dict[int, int], int]] = {
-    "the connection's window": (HELD_NS, {hostile.INITIAL_WINDOW: 1 << 20}, 8),
-    "streams": (HELD_NS, {hostile.MAX_STREAMS: 2}, 8),
-    "in flight": (CAPPED_NS, {hostile.INITIAL_WINDOW: 1 << 20}, 2),
+    "the connection's window": (SendCounts.backpressure_ns, {hostile.INITIAL_WINDOW: 1 << 20}, 8),
+    "streams": (SendCounts.backpressure_ns, {hostile.MAX_STREAMS: 2}, 8),
+    "in flight": (SendCounts.capped_ns, {hostile.INITIAL_WINDOW: 1 << 20}, 2),
 }
 
 
@@ -293,9 +290,9 @@ def test_tells_what_held_it_back(name: str) -> None:
         run.transport.send(run.chunk([20_000] * 6), soon(3.0))
         run.transport.drain(soon(3.0))
         assert run.statuses() == {"OK": 6}
-        assert run.sent[what] > 200 * MILLISECOND
-        assert run.sent[what] == max(run.sent[HELD_NS], run.sent[CAPPED_NS])
-        assert run.sent[BEHIND_NS] >= run.sent[HELD_NS] + run.sent[CAPPED_NS]
+        assert run.counts.words[what] > 200 * MILLISECOND
+        assert run.counts.words[what] == max(run.counts.backpressure_ns, run.counts.capped_ns)
+        assert run.counts.behind_ns >= run.counts.backpressure_ns + run.counts.capped_ns
 
 
 def test_its_own_lateness_holds_nothing_back() -> None:
@@ -304,11 +301,11 @@ def test_its_own_lateness_holds_nothing_back() -> None:
         chunk = run.chunk([10] * 4)
         chunk.scheduled -= 300 * MILLISECOND
         run.transport.send(chunk, soon(2.0))
-        behind = int(run.sent[BEHIND_NS])
+        behind = run.counts.behind_ns
         assert behind > 300 * MILLISECOND
-        assert run.sent[[HELD_NS, CAPPED_NS]].tolist() == [0, 0]
+        assert (run.counts.backpressure_ns, run.counts.capped_ns) == (0, 0)
         run.transport.send(replace(chunk, again=True), soon(2.0))
-        assert run.sent[BEHIND_NS] == behind
+        assert run.counts.behind_ns == behind
         run.transport.drain(soon(2.0))
 
 
@@ -670,7 +667,7 @@ def test_what_was_made_is_not_offered_beyond_its_time() -> None:
         assert 1 <= offered < 10
         assert len(list(chunk.each())) == 10 - offered
         run.transport.drain(soon(1.0))
-        assert run.sent[:2].tolist() == [offered, 5 * offered]
+        assert run.counts.words[:2].tolist() == [offered, 5 * offered]
         assert run.statuses() == {"OK": offered}
 
 
@@ -798,7 +795,9 @@ def test_clients_do_not_leak() -> None:
             run.transport.send(run.chunk([100] * 20), soon(1.0))
             run.transport.send(run.made([100] * 20), soon(1.0))
             with suppress(ValueError):
-                run.transport.send(Chunk(run.sent, run.sent, run.sent, memoryview(b"")), 0)
+                run.transport.send(
+                    Chunk(run.counts.words, run.counts.words, run.counts.words, memoryview(b"")), 0
+                )
             with suppress(UsageError):
                 Run(peer.port, in_flight=0)
             run.transport.messages()
@@ -820,16 +819,16 @@ def test_runs_after_fork(tmp_path: Path) -> None:
         """
 import json, os, signal, sys, time
 import numpy as np
-from blaster.transport.base import Chunk
+from blaster.transport.base import Chunk, SendCounts
 from blaster.transport.wire import WireTransport
 
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 pid = os.fork()
 if pid:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-sent, stop = np.zeros(16, np.int64), np.zeros(1, np.int64)
+counts, stop = SendCounts.zeros(), np.zeros(1, np.int64)
 transport = WireTransport(host="127.0.0.1", port=int(sys.argv[1]), connections=1, in_flight=4,
-                          timeout_s=1.0, metadata=[], sent=sent, stop=stop)
+                          timeout_s=1.0, metadata=[], counts=counts, stop=stop)
 transport.connect(5.0)
 now = time.monotonic_ns()
 for _ in range(20):
@@ -838,7 +837,7 @@ for _ in range(20):
                    now + 2 * 10**9)
     transport.wait(time.monotonic_ns() + 10**7)
 transport.drain(now + 5 * 10**9)
-print(json.dumps([len(transport.outcomes()), int(sent[0])]))
+print(json.dumps([len(transport.outcomes()), counts.sent_requests]))
 """
     )
 

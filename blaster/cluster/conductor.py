@@ -23,7 +23,7 @@ from blaster.cluster.about import About
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Failed, Final, FromHost, Order, Report, Sealed, from_host
 from blaster.engine.control import Progress
-from blaster.engine.ledger import START_NS, Ledger
+from blaster.engine.ledger import Ledger
 from blaster.engine.recorder import Recorder
 from blaster.engine.results import Clock
 from blaster.engine.run import LostHost
@@ -177,7 +177,7 @@ class Conductor:
         )
         if self._target is not None:
             self._target.restart()
-        self._ledger.control[START_NS] = start
+        self._ledger.control.start_ns = start
         for part, link in zip(self._parts, self._links, strict=True):
             self._submit(self._follow(part, link, start))
         return run

@@ -37,16 +37,17 @@ from blaster.cluster.messages import (
 )
 from blaster.cluster.words import Told
 from blaster.engine.control import Progress
-from blaster.engine.ledger import LEASE_NS, Ledger
-from blaster.engine.recorder import Outcomes, Recorder
+from blaster.engine.ledger import Ledger
+from blaster.engine.recorder import Recorder
 from blaster.engine.results import HostFigures, Results
 from blaster.engine.run import Run
 from blaster.engine.runner import Runner
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.engine.summary import results_of
 from blaster.errors import BlasterError
+from blaster.layout import Int64
 from blaster.measure.schedstat import Share
-from blaster.transport.base import Int64
+from blaster.transport.base import Outcomes
 from blaster.transport.factory import factory
 from blaster.transport.probe import probe
 from blaster.verdict.limit import limit_of
@@ -127,7 +128,7 @@ class HostRun:
             message = self._pipes.next()
         if not isinstance(message, Start):
             raise Interrupted("stopped before the first span was offered")
-        ledger.control[LEASE_NS] = message.lease_ns
+        ledger.control.lease_ns = message.lease_ns
         return message.start_ns
 
     def tick(self, ledger: Ledger) -> None:
@@ -135,9 +136,9 @@ class HostRun:
         stop = False
         for message in self._pipes.heard(0.0):
             if isinstance(message, Lease):
-                ledger.control[LEASE_NS] = message.until_ns
+                ledger.control.lease_ns = message.until_ns
             stop |= isinstance(message, Stop)
-        if time.monotonic_ns() > ledger.control[LEASE_NS]:
+        if time.monotonic_ns() > ledger.control.lease_ns:
             self._expired = stop = True
         if (stop or self._pipes.ended) and self._signals.on_stop is not None:
             self._signals.on_stop()

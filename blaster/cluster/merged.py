@@ -17,30 +17,19 @@ import numpy as np
 from blaster.cluster.host import figures_of
 from blaster.cluster.messages import Final, Order, Report
 from blaster.cluster.words import Sum, latencies, unpack
-from blaster.engine.ledger import (
-    ACCEPTED,
-    DONE,
-    DONE_REQUESTS,
-    FAILED_SPANS,
-    LAST_SENT_NS,
-    REJECTED,
-    SCHEDULED_SPANS,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    STATE,
-    UNKNOWN,
-    Ledger,
-)
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Shard
 from blaster.engine.results import Clock, HostFigures, HostResult
 from blaster.engine.run import LostHost, Mark, Run, warmup_ends
 from blaster.engine.segments import interval_ns
 from blaster.engine.series import Point
+from blaster.engine.slab import Slab, WorkerState
 from blaster.engine.summary import results_of
+from blaster.layout import Int64
 from blaster.measure.hdr import Interval
 from blaster.measure.schedstat import Share
 from blaster.otlp.rules import RULES
-from blaster.transport.base import Int64, Status
+from blaster.transport.base import Status
 
 
 @dataclass
@@ -86,13 +75,13 @@ class ClusterRun(Run):
     def balance(self, stop_ns: int) -> None:
         """Balances the ledger of a run that still goes on: what is in flight is unknown."""
         slab, plan = self.ledger.slabs[0], self.plan
-        sent = int(slab.words[SENT_SPANS])
+        sent = slab.sent_spans
         scheduled = sent
         if plan.pacer is not None:
             whole = plan.whole()
             scheduled = max(sent, whole.spans_of(whole.due(stop_ns - self.start_ns)))
-        slab.words[SCHEDULED_SPANS] = scheduled
-        slab.statuses[Status.ABANDONED] += int(slab.words[SENT_REQUESTS] - slab.statuses.sum())
+        slab.scheduled = scheduled
+        slab.statuses[Status.ABANDONED] += slab.sent_requests - int(slab.statuses.sum())
         slab.settle()
         none = np.zeros(len(RULES), np.int64)
         reports = [part.report for part in self.parts if part.report is not None]
@@ -143,17 +132,15 @@ class Merged:
 
     def _point(self, number: int, reported: _Bin) -> Point:
         run, ledger = self.run, self.run.ledger
-        words = ledger.slabs[0].words
-        before = [int(words[field]) for field in (ACCEPTED, FAILED_SPANS, REJECTED, UNKNOWN)]
+        slab = ledger.slabs[0]
+        accepted, lost = slab.accepted, ledger.lost_spans()
         places = np.concatenate([places for places, _ in reported.parts])
         values = np.concatenate([values for _, values in reported.parts])
-        np.add.at(ledger.slabs[0].all_words, places, values)
-        words[LAST_SENT_NS] = self._last_sent()
+        np.add.at(slab.all_words, places, values)
+        slab.last_sent_ns = self._last_sent()
         response, service = latencies(places, values)
-        after = [int(words[field]) for field in (ACCEPTED, FAILED_SPANS, REJECTED, UNKNOWN)]
-        accepted, *failed = (now - then for now, then in zip(after, before, strict=True))
         elapsed = reported.elapsed_ns
-        sent = int(words[SENT_SPANS])
+        sent = slab.sent_spans
         scheduled = sent if self._plan.pacer is None else self._plan.pacer.due(elapsed)
         target_cpu = target_rss = None
         if run.target is not None and not run.target.gone:
@@ -165,8 +152,8 @@ class Merged:
         point = Point(
             t=round(elapsed / 1e9, 3),
             scheduled=scheduled - self._scheduled,
-            accepted=accepted,
-            failed=sum(failed),
+            accepted=slab.accepted - accepted,
+            failed=ledger.lost_spans() - lost,
             in_flight=self._in_flight(),
             p99_ms=summary["p99"],
             target_cpu=target_cpu,
@@ -199,14 +186,14 @@ class Merged:
         for part in self.run.parts:
             if part.words is not None and not part.is_over:
                 plain = part.words.plain
-                total += int(plain[SENT_REQUESTS] - plain[DONE_REQUESTS])
+                total += int(plain[Slab.sent_requests] - plain[Slab.done_requests])
         return total
 
     def _last_sent(self) -> int:
         latest = 0
         for part in self.run.parts:
             if part.words is not None:
-                latest = max(latest, int(part.words.plain[LAST_SENT_NS]))
+                latest = max(latest, int(part.words.plain[Slab.last_sent_ns]))
         return self.run.start_ns + latest if latest else 0
 
     def _cpu_s(self) -> float:
@@ -228,15 +215,14 @@ class Merged:
         run.own_violations = np.zeros(len(RULES), np.int64)
         total = Ledger(1, self._plan.segments)
         total.epoch_ns = run.ledger.epoch_ns
-        total.control[:] = run.ledger.control
+        total.control.words[:] = run.ledger.control.words
         latest = 0
         shares: list[tuple[Share, Share]] = []
         hosts = []
         for part in run.parts:
             one, figures = self._closed(part, order)
-            words = one.ledger.slabs[0].all_words
-            latest = max(latest, int(words[LAST_SENT_NS]))
-            total.slabs[0].all_words += words
+            latest = max(latest, one.ledger.slabs[0].last_sent_ns)
+            total.slabs[0].all_words += one.ledger.slabs[0].all_words
             run.violations += one.violations
             run.own_violations += one.own_violations
             for status, text in one.messages.items():
@@ -246,8 +232,8 @@ class Merged:
             if one.worker_ran is not None and one.worker_waited is not None:
                 shares.append((one.worker_ran, one.worker_waited))
             hosts.append(_host_result(part, figures))
-        total.slabs[0].words[LAST_SENT_NS] = run.start_ns + latest if latest else 0
-        total.slabs[0].words[STATE] = DONE
+        total.slabs[0].last_sent_ns = run.start_ns + latest if latest else 0
+        total.slabs[0].state = WorkerState.DONE
         run.ledger = total
         run.generator_cpu_s = self._cpu_s()
         if shares:
@@ -256,11 +242,11 @@ class Merged:
         return hosts
 
     def _closed(self, part: Part, order: Order) -> tuple[Run, HostFigures]:
-        """One host's run, closed and balanced, and its figures. LAST_SENT_NS counts from 0."""
+        """One host's run, closed and balanced, and its figures. ``last_sent_ns`` counts from 0."""
         run = self.run
         plan = replace(order.plan, host=part.number)
         ledger = Ledger(1, plan.segments)
-        ledger.control[:] = run.ledger.control
+        ledger.control.words[:] = run.ledger.control.words
         one = Run(plan, ledger, run.started_at, run.start_ns, end_ns=run.end_ns)
         if part.final is None:
             self._balance_lost(part, one)
@@ -311,12 +297,11 @@ class Merged:
             scheduled += spans + (shard.spans_of(due) - spans)
             one.violations += shard.violations_between(known, sent)
             one.own_violations += shard.own_violations_between(known, sent)
-        words = slab.words
-        words[SENT_REQUESTS] = max(requests, int(words[SENT_REQUESTS]))
-        words[SENT_SPANS] = max(sent_spans, int(words[SENT_SPANS]))
-        words[SCHEDULED_SPANS] = max(scheduled, int(words[SENT_SPANS]))
-        words[STATE] = DONE
-        slab.statuses[Status.HOST_LOST] += int(words[SENT_REQUESTS] - slab.statuses.sum())
+        slab.sent_requests = max(requests, slab.sent_requests)
+        slab.sent_spans = max(sent_spans, slab.sent_spans)
+        slab.scheduled = max(scheduled, slab.sent_spans)
+        slab.state = WorkerState.DONE
+        slab.statuses[Status.HOST_LOST] += slab.sent_requests - int(slab.statuses.sum())
         slab.settle()
 
 

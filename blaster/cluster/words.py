@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from blaster.engine.ledger import Int64, Ledger, Segment, plain_words, segment_words
+from blaster.engine.ledger import Ledger
 from blaster.engine.segments import Segments
+from blaster.engine.slab import PLAIN_WORDS, Segment, Slab, SpanCounts, segment_words
+from blaster.layout import Int64
 from blaster.measure.histogram import SIZE, Histogram, coarse
 
 _BYTES_EACH = 12  # four of the distance to the word before, eight of the value
@@ -39,9 +41,6 @@ def unpack(data: bytes, length: int) -> tuple[Int64, Int64]:
     if count and places[-1] >= length:
         raise ValueError(f"not packed words: word {places[-1]} of {length}")
     return places, values
-
-
-_COUNTS = len(Segment(np.zeros(segment_words(0).stop - segment_words(0).start, np.int64)).counts)
 
 
 class Told:
@@ -72,7 +71,7 @@ class Told:
 
     def _changed(self) -> Iterator[_Part]:
         known = self._ledger.added(self._now, self._start_ns, self._known)
-        yield _Part(plain_words(), self._now[plain_words()].copy())
+        yield _Part(PLAIN_WORDS, self._now[PLAIN_WORDS].copy())
         for number in np.flatnonzero(known > self._known).tolist():
             where = segment_words(number)
             yield _Part(where, _coarse(self._now[where]))
@@ -98,11 +97,10 @@ def _coarse(words: Int64) -> Int64:
 
 def latencies(places: Int64, values: Int64) -> tuple[Histogram, Histogram]:
     """The response and service times in changed words, over all segments."""
-    first = segment_words(0)
-    histograms = (places - first.start) % (first.stop - first.start) - _COUNTS
+    histograms = (places - Slab.size) % Segment.size - SpanCounts.size
     made = []
     for number in range(2):
-        inside = (places >= first.start) & (histograms >= 0) & (histograms // SIZE == number)
+        inside = (places >= Slab.size) & (histograms >= 0) & (histograms // SIZE == number)
         histogram = Histogram()
         np.add.at(histogram.counts, histograms[inside] - number * SIZE, values[inside])
         made.append(histogram)
@@ -117,7 +115,7 @@ class Sum:
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self.plain = np.zeros(plain_words().stop, np.int64)
+        self.plain = np.zeros(Slab.size, np.int64)
         self._places = np.zeros(0, np.int64)
         self._values = np.zeros(0, np.int64)
         self._pending: list[tuple[Int64, Int64]] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from blaster.engine.ledger import SCHEDULED_SPANS, SEG_ACCEPTED, SEG_SENT
 from blaster.engine.results import Distribution, Latency, Lateness, Percentiles, Rate
 from blaster.engine.run import Run
+from blaster.engine.slab import Slab
 from blaster.measure import hdr
 from blaster.measure.histogram import Histogram
 
@@ -21,12 +21,12 @@ def rate_of(run: Run, begin_ns: int, end_ns: int, segments: Iterable[int]) -> Ra
         until = min(max(end_ns, begin_ns + 1), pacer.duration_ns)
         if begin_ns == 0 and end_ns >= run.plan.scenario.duration_ns:
             target = pacer.total * 1e9 / pacer.duration_ns / run.plan.hosts
-        elif not run.ledger.total(SCHEDULED_SPANS):
+        elif not run.ledger.total(Slab.scheduled):
             target = float(run.plan.rate_at(0))  # what it would have begun with
         else:
             due = run.plan.due(until - 1) - run.plan.due(begin_ns - 1)
             target = due * 1e9 / (until - begin_ns)
-    return Rate(target, int(counts[SEG_SENT]) / seconds, int(counts[SEG_ACCEPTED]) / seconds)
+    return Rate(target, counts.sent / seconds, counts.accepted / seconds)
 
 
 def latency_of(run: Run, segments: Iterable[int]) -> Latency:

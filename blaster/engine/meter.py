@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, REJECTED, SENT_SPANS, UNKNOWN
 from blaster.engine.run import Mark, Run, warmup_ends
 from blaster.engine.series import Point
+from blaster.engine.slab import Slab
 from blaster.measure.hdr import Interval
 from blaster.measure.heat import Column
 from blaster.measure.histogram import Histogram
@@ -46,9 +46,9 @@ class Meter:
         now = time.monotonic_ns()
         elapsed = now - run.start_ns
         pacer = run.plan.pacer
-        failed = ledger.total(FAILED_SPANS) + ledger.total(REJECTED) + ledger.total(UNKNOWN)
-        scheduled = ledger.total(SENT_SPANS) if pacer is None else run.plan.due(elapsed)
-        counts = (scheduled, ledger.total(ACCEPTED), failed)
+        failed = ledger.lost_spans()
+        scheduled = ledger.total(Slab.sent_spans) if pacer is None else run.plan.due(elapsed)
+        counts = (scheduled, ledger.total(Slab.accepted), failed)
         response = ledger.response()
         recent = response.diff(self._response)
         summary = recent.summary_ms()
@@ -66,7 +66,7 @@ class Meter:
             generator_cpu=generator_cpu,
             generator_rss=generator_rss,
             mean_ms=summary["mean"],
-            backlog=max(0, scheduled - ledger.total(SENT_SPANS)),
+            backlog=max(0, scheduled - ledger.total(Slab.sent_spans)),
             p50_ms=summary["p50"],
             p90_ms=summary["p90"],
             p999_ms=summary["p999"],
@@ -83,7 +83,7 @@ class Meter:
             run.marks[self._awaited.pop(0)] = Mark(
                 now,
                 run.generator_cpu_s,
-                ledger.total(SENT_SPANS),
+                ledger.total(Slab.sent_spans),
                 run.target.mark() if run.target else None,
             )
         return point

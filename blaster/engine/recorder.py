@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from blaster.engine.worker import TransportFactory
-from blaster.transport.base import OUTCOME, Int64, Transport
+from blaster.layout import Int64
+from blaster.transport.base import OUTCOME, Outcomes, SendCounts, Transport, TransportFactory
 from blaster.transport.wrapper import TransportWrapper
-
-Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
 
 class Recorder:
@@ -29,8 +27,8 @@ class Recorder:
     def wrap(self, make: TransportFactory) -> TransportFactory:
         """A function that makes what ``make`` makes, but recorded."""
 
-        def recorded(sent: Int64, stop: Int64) -> Transport:
-            return _Recorded(make(sent, stop), self._file.fileno())
+        def recorded(counts: SendCounts, stop: Int64) -> Transport:
+            return _Recorded(make(counts, stop), self._file.fileno())
 
         return recorded
 

@@ -8,28 +8,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from blaster.engine.ledger import (
-    DONE,
-    FAILED_SPANS,
-    LAST_SENT_NS,
-    REJECTED,
-    SCHEDULED_SPANS,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    STATE,
-    STOP_NS,
-    UNKNOWN,
-    Ledger,
-)
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan, Shard
 from blaster.engine.series import Point, Thinned, merge_points
+from blaster.engine.slab import WorkerState
+from blaster.layout import Int64
 from blaster.measure.hdr import Interval
 from blaster.measure.heat import MOST_COLUMNS, Column, merge_columns
 from blaster.measure.sampler import Sampler, UsageMark
 from blaster.measure.schedstat import Share
 from blaster.measure.warmup import mser5
 from blaster.otlp.rules import RULES
-from blaster.transport.base import Int64, Status
+from blaster.transport.base import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +98,7 @@ class Run:
     def sent(self) -> Iterator[tuple[Shard, int]]:
         """Each worker's shard, and how many of its requests were sent."""
         for worker, slab in enumerate(self.ledger.slabs):
-            yield self.plan.shard(worker), int(slab.words[SENT_REQUESTS])
+            yield self.plan.shard(worker), slab.sent_requests
 
     def balance(self, stop_ns: int) -> None:
         """Balances the ledger of a run that was stopped at ``stop_ns``: what a worker sent and did
@@ -117,22 +107,22 @@ class Run:
         self.violations, self.own_violations = none.copy(), none.copy()
         for worker, slab in enumerate(self.ledger.slabs):
             shard = self.plan.shard(worker)
-            sent_requests = int(slab.words[SENT_REQUESTS])
+            sent_requests = slab.sent_requests
             # A worker killed between two words of its ledger left them a request apart.
-            sent = max(int(slab.words[SENT_SPANS]), shard.spans_of(sent_requests))
-            slab.words[SENT_SPANS] = sent
-            if slab.words[STATE] != DONE:
+            sent = max(slab.sent_spans, shard.spans_of(sent_requests))
+            slab.sent_spans = sent
+            if slab.state != WorkerState.DONE:
                 scheduled = sent
                 if self.plan.pacer is not None:
                     scheduled = max(sent, shard.spans_of(shard.due(stop_ns - self.start_ns)))
-                slab.words[SCHEDULED_SPANS] = scheduled
-            unanswered = int(slab.words[SENT_REQUESTS]) - int(slab.statuses.sum())
+                slab.scheduled = scheduled
+            unanswered = slab.sent_requests - int(slab.statuses.sum())
             slab.statuses[Status.ABANDONED if self.partial else Status.WORKER_LOST] += unanswered
             slab.settle()
             self.count_violations(worker, sent_requests)
             self.violations += self.counted[worker][1]
             self.own_violations += self.counted[worker][2]
-            for status, text in slab.said().items():
+            for status, text in slab.messages().items():
                 self.messages.setdefault(status, text)
 
     def count_violations(self, worker: int, requests: int) -> None:
@@ -169,7 +159,7 @@ class Run:
         planned = self.plan.scenario.duration_ns
         if stop:
             planned = min(planned, max(stop - self.start_ns, 1))
-        last = max(int(slab.words[LAST_SENT_NS]) for slab in self.ledger.slabs)
+        last = max(slab.last_sent_ns for slab in self.ledger.slabs)
         return max(planned, last - self.start_ns)
 
 
@@ -177,7 +167,7 @@ def never_started(plan: Plan) -> Run:
     """The record of a run that was interrupted before anything was due."""
     ledger = Ledger(plan.workers, plan.segments)
     now = time.monotonic_ns()
-    ledger.control[STOP_NS] = now - 1
+    ledger.control.stop_ns = now - 1
     started_at = (ledger.epoch_ns + now) / 1e9
     run = Run(plan, ledger, started_at, start_ns=now, end_ns=now, interrupted=True)
     run.balance(now - 1)
@@ -189,17 +179,12 @@ def so_far(run: Run) -> Run:
     now = time.monotonic_ns()
     ledger = run.ledger.snapshot()
     if not ledger.stopped_ns:
-        ledger.control[STOP_NS] = now
+        ledger.control.stop_ns = now
     partial = replace(
         run, ledger=ledger, end_ns=now, partial=True, messages={}, lost_workers=[*run.lost_workers]
     )
     partial.balance(ledger.stopped_ns)
     return partial
-
-
-def lost_spans(ledger: Ledger) -> int:
-    """Spans that were sent and, by now, will not be accepted, or may not have been."""
-    return ledger.total(REJECTED) + ledger.total(FAILED_SPANS) + ledger.total(UNKNOWN)
 
 
 def warmup_ends(run: Run) -> list[int]:

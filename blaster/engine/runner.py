@@ -15,27 +15,20 @@ from dataclasses import replace
 from blaster.chaos import Chaos
 from blaster.engine import worker as worker_process
 from blaster.engine.control import HOLD, STOP, Control, Progress, Steering
-from blaster.engine.ledger import (
-    ACCEPTED,
-    DONE,
-    FAILED,
-    MOST_HOLDS,
-    READY,
-    START_NS,
-    STATE,
-    Ledger,
-)
+from blaster.engine.ledger import MOST_HOLDS, Ledger
 from blaster.engine.meter import Meter
 from blaster.engine.plan import Plan
-from blaster.engine.run import LostHost, LostWorker, Run, lost_spans
+from blaster.engine.run import LostHost, LostWorker, Run
 from blaster.engine.sample import Sample
 from blaster.engine.segments import interval_ns
 from blaster.engine.series import Thinned
 from blaster.engine.signals import Interrupted, StopSignals
+from blaster.engine.slab import Slab, WorkerState
 from blaster.errors import BlasterError, TargetUnreachable
 from blaster.measure.hdr import merge_intervals
 from blaster.measure.sampler import Sampler
 from blaster.pacing.hold import OPEN_NS, Hold
+from blaster.transport.base import TransportFactory
 
 TICK_S = 0.05
 START_DELAY_NS = 20_000_000
@@ -61,7 +54,7 @@ class Runner:
     def __init__(
         self,
         plan: Plan,
-        make_transport: worker_process.TransportFactory,
+        make_transport: TransportFactory,
         *,
         timeout_s: float,
         signals: StopSignals,
@@ -122,12 +115,11 @@ class Runner:
             self._pids[worker_process.fork(life)] = worker
 
     def _await_connected(self) -> None:
-        states = [slab.words for slab in self._ledger.slabs]
-        while any(words[STATE] != READY for words in states):
+        while any(slab.state != WorkerState.READY for slab in self._ledger.slabs):
             self._reap()
             for slab in self._ledger.slabs:
-                if slab.words[STATE] == FAILED:
-                    raise TargetUnreachable(slab.said().get("error", "a worker cannot connect"))
+                if slab.state == WorkerState.FAILED:
+                    raise TargetUnreachable(slab.messages().get("error", "a worker cannot connect"))
             if self._lost:
                 lost = self._lost[0]
                 raise BlasterError(f"{lost} at its start")
@@ -151,7 +143,7 @@ class Runner:
         )
         if self._target is not None:
             self._target.restart()
-        self._ledger.control[START_NS] = start
+        self._ledger.control.start_ns = start
         return run
 
     def _watch(self, run: Run) -> None:
@@ -174,8 +166,8 @@ class Runner:
             if self._steering is not None:
                 self._steering.tick(self._ledger)
             if self._chaos is not None and now >= run.start_ns:
-                lost = lost_spans(self._ledger)
-                self._chaos.tick(now - run.start_ns, self._ledger.total(ACCEPTED), lost)
+                lost = self._ledger.lost_spans()
+                self._chaos.tick(now - run.start_ns, self._ledger.total(Slab.accepted), lost)
             time.sleep(TICK_S)
             self._reap()
         if time.monotonic_ns() - run.start_ns > 100_000_000:
@@ -236,8 +228,8 @@ class Runner:
             if ended == 0:
                 continue
             worker = self._pids.pop(pid)
-            state = int(self._ledger.slabs[worker].words[STATE])
-            if state not in (DONE, FAILED) or status != 0:
+            state = self._ledger.slabs[worker].state
+            if state not in (WorkerState.DONE, WorkerState.FAILED) or status != 0:
                 self._lost.append(LostWorker(worker, pid, _ending(status)))
 
     def _give_up(self, how: str) -> None:

@@ -10,12 +10,11 @@ weights). What the requests held is not kept: it follows from the plan.
 from __future__ import annotations
 
 import mmap
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blaster.transport.base import Status, Transport
+from blaster.transport.base import Outcomes, Status, Transport
 from blaster.transport.wrapper import TransportWrapper
 
 DRAWN = np.dtype([("rank", np.float64), ("request", np.int64), ("scheduled", np.int64)])
@@ -56,7 +55,7 @@ class _Sampled(TransportWrapper):
         super().__init__(transport)
         self._drawn, self._random = drawn, random
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         taken = self._transport.outcomes()
         good = taken[(taken["status"] == Status.OK) & (taken["rejected"] == 0)]
         ranks = self._random.random(len(good))

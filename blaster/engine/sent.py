@@ -11,10 +11,10 @@ import numpy as np
 
 from blaster.backends.findings import Sent, SentTrace
 from blaster.backends.policy import SamplingPolicy
-from blaster.engine.ledger import ACCEPTED, SCHEDULED_SPANS, START_NS, UNKNOWN
 from blaster.engine.plan import Requests
 from blaster.engine.run import Run
 from blaster.engine.sample import Sample
+from blaster.engine.slab import Slab
 from blaster.otlp.rules import RULES
 from blaster.payload.shape import Int64
 from blaster.payload.span import Span, decode
@@ -109,12 +109,12 @@ def _rebuilt(
     """
     plan, ledger = run.plan, run.ledger
     shard, k = plan.shard(worker), np.array([request], np.int64)
-    start = int(ledger.control[START_NS])
+    start = ledger.control.start_ns
     if plan.pacer is None:
         ended = scheduled if plan.mix.parts == 1 else start
     else:
         ended = int(shard.ended(k)[0]) + start
-    whole = plan.mix.parts == 1 or ledger.total(ACCEPTED) == ledger.total(SCHEDULED_SPANS)
+    whole = plan.mix.parts == 1 or ledger.total(Slab.accepted) == ledger.total(Slab.scheduled)
     parts = range(plan.mix.parts) if whole else [int(shard.of(k).parts[0])]
     spans: dict[bytes, Span] = {}
     source = plan.column_source()
@@ -148,8 +148,8 @@ def sent_of(
     if name:
         violations, violating = violating_traces(run)
     return Sent(
-        accepted=run.ledger.total(ACCEPTED),
-        unknown=run.ledger.total(UNKNOWN),
+        accepted=run.ledger.total(Slab.accepted),
+        unknown=run.ledger.total(Slab.unknown),
         started_s=run.started_at,
         ended_s=run.started_at + (run.end_ns - run.start_ns) / 1e9,
         violations=violations,

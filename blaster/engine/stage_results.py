@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from blaster.engine.figures import latency_of, lateness_of, rate_of
-from blaster.engine.ledger import (
-    SCHEDULED_SPANS,
-    SEG_ACCEPTED,
-    SEG_FAILED,
-    SEG_REJECTED,
-    SEG_SENT,
-    SEG_UNKNOWN,
-)
 from blaster.engine.results import Configuration, Spans, StageResult
 from blaster.engine.run import Run
+from blaster.engine.slab import Slab
 
 
 def stages_of(run: Run, warmup: int, configuration: Configuration) -> list[StageResult]:
@@ -50,19 +43,19 @@ def stages_of(run: Run, warmup: int, configuration: Configuration) -> list[Stage
 def _stage_spans(run: Run, begin: int, end: int | None, segments: list[int]) -> Spans:
     """The stage's part of both equations; ``end`` None: the stage takes all that is left."""
     counts = run.ledger.counts(segments)
-    sent = int(counts[SEG_SENT])
+    sent = counts.sent
     scheduled = sent
     if run.plan.pacer is not None:
         before = _scheduled_until(run, begin)
-        until = run.ledger.total(SCHEDULED_SPANS) if end is None else _scheduled_until(run, end)
+        until = run.ledger.total(Slab.scheduled) if end is None else _scheduled_until(run, end)
         scheduled = max(sent, until - before)
     return Spans(
         scheduled=scheduled,
         sent=sent,
-        accepted=int(counts[SEG_ACCEPTED]),
-        rejected=int(counts[SEG_REJECTED]),
-        failed=int(counts[SEG_FAILED]),
-        unknown=int(counts[SEG_UNKNOWN]),
+        accepted=counts.accepted,
+        rejected=counts.rejected,
+        failed=counts.failed,
+        unknown=counts.unknown,
         not_offered=scheduled - sent,
     )
 

@@ -8,26 +8,6 @@ from blaster.backends.findings import FunnelStage, Sent
 from blaster.backends.scrape import Alerts, Scraped
 from blaster.backends.verify import Answers
 from blaster.engine.figures import distribution_of, latency_of, lateness_of, rate_of
-from blaster.engine.ledger import (
-    ACCEPTED,
-    BEHIND_NS,
-    CAPPED_NS,
-    COMPRESSED_FROM,
-    COMPRESSED_TO,
-    COMPRESSION_NS,
-    FAILED_SPANS,
-    HELD_NS,
-    OK_REQUESTS,
-    POSSIBLE_DUPLICATES,
-    REJECTED,
-    RETRIED,
-    RETRIED_SPANS,
-    SCHEDULED_SPANS,
-    SENT_BYTES,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    UNKNOWN,
-)
 from blaster.engine.machine import this_host
 from blaster.engine.recovery import recovery
 from blaster.engine.results import (
@@ -47,14 +27,16 @@ from blaster.engine.results import (
     WarmedUp,
 )
 from blaster.engine.run import Mark, Run
+from blaster.engine.slab import Slab
 from blaster.engine.stage_results import stages_of
 from blaster.engine.steady import leaks, steadiness
+from blaster.layout import Int64
 from blaster.measure import heat
 from blaster.measure.schedstat import Share
 from blaster.otlp.rules import RULES
 from blaster.sink.counts import SinkCounts
 from blaster.transport import compression
-from blaster.transport.base import Int64, Status
+from blaster.transport.base import Status
 
 
 def results_of(
@@ -67,9 +49,12 @@ def results_of(
     """The results of a closed run, or of one so far, without a verdict yet. ``asked``: what the
     backends were told and what they answered; ``observed``: what was scraped, and the alerts."""
     ledger, scenario = run.ledger, run.plan.scenario
-    sent, accepted = ledger.total(SENT_SPANS), ledger.total(ACCEPTED)
-    before, after = ledger.total(COMPRESSED_FROM), ledger.total(COMPRESSED_TO)
-    scheduled, payload = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_BYTES) + before - after
+    sent, accepted = ledger.total(Slab.sent_spans), ledger.total(Slab.accepted)
+    before, after = ledger.total(Slab.uncompressed_bytes), ledger.total(Slab.compressed_bytes)
+    scheduled, payload = (
+        ledger.total(Slab.scheduled),
+        ledger.total(Slab.sent_bytes) + before - after,
+    )
     found = run.warmup_ns
     warmup = found or 0
     series = run.series.items
@@ -90,18 +75,18 @@ def results_of(
             scheduled=scheduled,
             sent=sent,
             accepted=accepted,
-            rejected=ledger.total(REJECTED),
-            failed=ledger.total(FAILED_SPANS),
-            unknown=ledger.total(UNKNOWN),
+            rejected=ledger.total(Slab.rejected),
+            failed=ledger.total(Slab.failed),
+            unknown=ledger.total(Slab.unknown),
             not_offered=scheduled - sent,
         ),
         requests=Requests(
-            sent=ledger.total(SENT_REQUESTS),
-            ok=ledger.total(OK_REQUESTS),
-            retried=ledger.total(RETRIED),
-            retried_spans=ledger.total(RETRIED_SPANS),
+            sent=ledger.total(Slab.sent_requests),
+            ok=ledger.total(Slab.ok_requests),
+            retried=ledger.total(Slab.retried_requests),
+            retried_spans=ledger.total(Slab.retried_spans),
             retried_by_status=_by_status(ledger.retried_statuses()),
-            possible_duplicates=ledger.total(POSSIBLE_DUPLICATES),
+            possible_duplicates=ledger.total(Slab.possible_duplicates),
             by_status=_by_status(ledger.statuses()),
         ),
         bytes=Bytes(payload, round(payload / sent, 2) if sent else None),
@@ -111,7 +96,7 @@ def results_of(
             bytes_before=before,
             bytes_after=after,
             ratio=round(before / after, 3),
-            cpu_seconds=ledger.total(COMPRESSION_NS) / 1e9,
+            cpu_seconds=ledger.total(Slab.compression_ns) / 1e9,
         )
         if after
         else None,
@@ -145,12 +130,12 @@ def _funnel(run: Run, asked: tuple[Sent, Answers] | None) -> list[FunnelStage]:
     if asked is None:
         return []
     ledger = run.ledger
-    scheduled, sent = ledger.total(SCHEDULED_SPANS), ledger.total(SENT_SPANS)
-    accepted = ledger.total(ACCEPTED)
+    scheduled, sent = ledger.total(Slab.scheduled), ledger.total(Slab.sent_spans)
+    accepted = ledger.total(Slab.accepted)
     reasons = {
-        "rejected": ledger.total(REJECTED),
-        "failed": ledger.total(FAILED_SPANS),
-        "unanswered": ledger.total(UNKNOWN),
+        "rejected": ledger.total(Slab.rejected),
+        "failed": ledger.total(Slab.failed),
+        "unanswered": ledger.total(Slab.unknown),
     }
     reason = ", ".join(f"{count:,} {name}" for name, count in reasons.items() if count)
     late = "not offered in time" if scheduled > sent else ""
@@ -242,7 +227,7 @@ def _generator(run: Run, sent: int, warmup: int) -> Generator:
     whole = max(run.end_ns - run.start_ns, 1)
     behind, held, capped = (
         round(100 * run.ledger.total(field) / (whole * run.plan.workers), 2)
-        for field in (BEHIND_NS, HELD_NS, CAPPED_NS)
+        for field in (Slab.behind_ns, Slab.backpressure_ns, Slab.capped_ns)
     )
     return Generator(
         workers=run.plan.workers,

@@ -15,24 +15,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from blaster.engine.ledger import (
-    CPU_BEGIN_NS,
-    CPU_NS,
-    DONE,
-    FAILED,
-    HOLD_STEPS,
-    READY,
-    RUNNING,
-    SCHEDULED_SPANS,
-    SENT_REQUESTS,
-    START_NS,
-    STATE,
-    Ledger,
-)
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.engine.sample import Sample
+from blaster.engine.slab import WorkerState
 from blaster.errors import BlasterError
-from blaster.transport.base import Chunk, Framing, Int64, Status, Transport
+from blaster.layout import Int64
+from blaster.transport.base import Chunk, Framing, Status, Transport, TransportFactory
 
 CHUNK_SPANS: dict[Framing, int] = {"made": 65_536, "buffer": 16_384}
 """Spans handed to the transport at a time, by its framing: enough to make Python's cost a span
@@ -55,9 +44,6 @@ DRAIN_ON_STOP_NS = 1_000_000_000
 
 MAX_CHUNK_BYTES = 64 << 20
 
-TransportFactory = Callable[[Int64, Int64], Transport]
-"""Makes a transport from the ``sent`` and ``stop`` arrays, in the worker."""
-
 
 def run(
     plan: Plan,
@@ -76,26 +62,28 @@ def run(
     slab = ledger.slabs[worker]
     transport: Transport | None = None
     try:
-        transport = make_transport(slab.sent, ledger.stop_word)
+        transport = make_transport(slab, ledger.stop_word)
         if sample is not None:
             transport = sample.wrap(worker, transport)
         # Before the connections, which must not be kept waiting, and long before the start.
         sender = _Worker(plan, worker, ledger, transport)
         transport.connect(connect_timeout_s)
-        slab.words[STATE] = READY
-        while ledger.control[START_NS] == 0 and ledger.stopped_ns == 0:
+        slab.state = WorkerState.READY
+        while ledger.control.start_ns == 0 and ledger.stopped_ns == 0:
             time.sleep(0.001)
-        slab.words[STATE] = RUNNING
+        slab.state = WorkerState.RUNNING
         sender.send_all(int(timeout_s * 1e9))
-        slab.say({Status(status).name: text for status, text in transport.messages().items()})
-        slab.words[STATE] = DONE
+        slab.put_messages(
+            {Status(status).name: text for status, text in transport.messages().items()}
+        )
+        slab.state = WorkerState.DONE
     except BlasterError as error:
-        slab.say({"error": str(error), "exit_status": str(error.exit_status)})
-        slab.words[STATE] = FAILED
+        slab.put_messages({"error": str(error), "exit_status": str(error.exit_status)})
+        slab.state = WorkerState.FAILED
     finally:
         if transport is not None:
             transport.close()
-            start = int(ledger.control[START_NS])
+            start = ledger.control.start_ns
             slab.record(transport.outcomes(), start, closed_loop=plan.pacer is None)
 
 
@@ -127,14 +115,14 @@ class _Worker:
         self._buffers = _Buffers()
 
     def send_all(self, timeout_ns: int) -> None:
-        self._start = int(self._ledger.control[START_NS])
-        self._slab.words[CPU_BEGIN_NS] = self._slab.words[CPU_NS] = time.process_time_ns()
+        self._start = self._ledger.control.start_ns
+        self._slab.cpu_begin_ns = self._slab.cpu_ns = time.process_time_ns()
         if self._start:
             if self._plan.pacer is None:
                 self._closed_loop()
             else:
                 self._open_loop()
-        self._slab.words[SCHEDULED_SPANS] = self._scheduled_spans()
+        self._slab.scheduled = self._scheduled_spans()
         self._drain(time.monotonic_ns() + timeout_ns)
 
     def _drain(self, until: int) -> None:
@@ -177,7 +165,7 @@ class _Worker:
             self._record()
 
     def _look_at_holds(self) -> None:
-        steps = int(self._ledger.control[HOLD_STEPS])
+        steps = self._ledger.control.hold_steps
         if steps != self._hold_steps:
             self._hold_steps = steps
             self._plan = self._whole_plan.held(self._ledger.holds())
@@ -222,12 +210,12 @@ class _Worker:
         self._slab.record(
             self._transport.outcomes(), self._start, closed_loop=self._plan.pacer is None
         )
-        self._slab.words[CPU_NS] = time.process_time_ns()
+        self._slab.cpu_ns = time.process_time_ns()
 
     def _scheduled_spans(self) -> int:
         """The spans that were due while this worker was offering, and never fewer than it sent."""
         self._look_at_holds()
-        sent = self._shard.spans_of(int(self._slab.words[SENT_REQUESTS]))
+        sent = self._shard.spans_of(self._slab.sent_requests)
         if self._plan.pacer is None or not self._start:
             return sent
         stop = self._ledger.stopped_ns

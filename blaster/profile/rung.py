@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blaster.engine import worker
-from blaster.engine.ledger import ACCEPTED, SENT_BYTES, SENT_SPANS, START_NS, Ledger
+from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.measure.instructions import InstructionCounter
 from blaster.scenario.scenario import Scenario, Stage, Workload
@@ -100,17 +100,17 @@ def transport(name: str, batch: int, seconds: float, url: str, *, target: bool) 
     options = OtlpOptions(endpoint=url, transport=name)
     otlp = resolve(options if target else dataclasses.replace(options, environ={}))
     ledger = Ledger(1, plan.segments)
-    ledger.control[START_NS] = time.monotonic_ns() + CONNECT_NS
+    ledger.control.start_ns = time.monotonic_ns() + CONNECT_NS
     make = factory(Settings(otlp, 1, in_flight))
     with InstructionCounter() as counter:
         worker.run(plan, 0, ledger, make, timeout_s=10.0, connect_timeout_s=4.0)
     slab = ledger.slabs[0]
-    if error := slab.said().get("error"):
+    if error := slab.messages().get("error"):
         raise SystemExit(error)
-    sent = int(slab.words[SENT_SPANS])
-    if int(slab.words[ACCEPTED]) != sent:
-        raise SystemExit(f"{name}: only {slab.words[ACCEPTED]} of {sent} spans were accepted")
-    return Measured(sent, int(slab.words[SENT_BYTES]), slab.cpu_seconds, counter.count)
+    sent = slab.sent_spans
+    if slab.accepted != sent:
+        raise SystemExit(f"{name}: only {slab.accepted} of {sent} spans were accepted")
+    return Measured(sent, slab.sent_bytes, slab.cpu_seconds, counter.count)
 
 
 class _Chunk:

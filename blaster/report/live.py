@@ -18,10 +18,10 @@ from rich.live import Live
 from rich.text import Text
 
 from blaster.engine.control import HOLD, STOP, Progress
-from blaster.engine.ledger import ACCEPTED, FAILED_SPANS, REJECTED, UNKNOWN
 from blaster.engine.plan import Plan
 from blaster.engine.run import Run
 from blaster.engine.series import Point
+from blaster.engine.slab import Slab
 from blaster.pacing.hold import OPEN_NS
 from blaster.report.keys import Keys
 from blaster.transport.base import Status
@@ -208,8 +208,8 @@ class LiveView:
         return rows
 
     def _foot(self, run: Run, width: int) -> list[Text]:
-        accepted = run.ledger.total(ACCEPTED)
-        failed = sum(run.ledger.total(field) for field in (FAILED_SPANS, REJECTED, UNKNOWN))
+        accepted = run.ledger.total(Slab.accepted)
+        failed = run.ledger.lost_spans()
         lines = [
             Text.assemble(
                 set_cell_size("Spans", LABEL),

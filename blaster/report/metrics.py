@@ -14,16 +14,7 @@ import numpy as np
 
 from blaster import __version__
 from blaster.engine.control import Progress
-from blaster.engine.ledger import (
-    ACCEPTED,
-    FAILED_SPANS,
-    REJECTED,
-    RETRIED,
-    SENT_BYTES,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    UNKNOWN,
-)
+from blaster.engine.slab import Slab
 from blaster.measure.histogram import Histogram, bounds
 from blaster.transport.base import Status
 
@@ -59,7 +50,7 @@ def metrics(progress: Progress, endpoint: str, transport: str) -> list[Metric]:
     run, point = progress.run, progress.point
     ledger, plan = run.ledger, run.plan
     elapsed = round(point.t * 1e9)
-    scheduled = ledger.total(SENT_SPANS) if plan.pacer is None else plan.pacer.due(elapsed)
+    scheduled = ledger.total(Slab.sent_spans) if plan.pacer is None else plan.pacer.due(elapsed)
     info = (
         ("version", __version__),
         ("scenario", plan.scenario.name),
@@ -77,7 +68,9 @@ def metrics(progress: Progress, endpoint: str, transport: str) -> list[Metric]:
         _gauge("blaster_planned_seconds", "s", "All stages' time.", progress.duration_ns / 1e9),
         _gauge("blaster_stage", "1", "The number of the stage, from 1.", _stage(progress)),
         _counter("blaster_scheduled_spans_total", "{span}", "Spans that were due.", scheduled),
-        _counter("blaster_sent_spans_total", "{span}", "Spans sent.", ledger.total(SENT_SPANS)),
+        _counter(
+            "blaster_sent_spans_total", "{span}", "Spans sent.", ledger.total(Slab.sent_spans)
+        ),
         Metric(
             "blaster_ended_spans_total",
             "counter",
@@ -86,22 +79,27 @@ def metrics(progress: Progress, endpoint: str, transport: str) -> list[Metric]:
             tuple(
                 ((("outcome", name),), ledger.total(field))
                 for name, field in (
-                    ("accepted", ACCEPTED),
-                    ("rejected", REJECTED),
-                    ("failed", FAILED_SPANS),
-                    ("unknown", UNKNOWN),
+                    ("accepted", Slab.accepted),
+                    ("rejected", Slab.rejected),
+                    ("failed", Slab.failed),
+                    ("unknown", Slab.unknown),
                 )
             ),
         ),
-        _counter("blaster_sent_bytes_total", "By", "Bytes of messages.", ledger.total(SENT_BYTES)),
+        _counter(
+            "blaster_sent_bytes_total", "By", "Bytes of messages.", ledger.total(Slab.sent_bytes)
+        ),
         _counter(
             "blaster_sent_requests_total",
             "{request}",
             "Requests sent.",
-            ledger.total(SENT_REQUESTS),
+            ledger.total(Slab.sent_requests),
         ),
         _counter(
-            "blaster_retried_requests_total", "{request}", "Sent again.", ledger.total(RETRIED)
+            "blaster_retried_requests_total",
+            "{request}",
+            "Sent again.",
+            ledger.total(Slab.retried_requests),
         ),
         Metric(
             "blaster_ended_requests_total",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from blaster._native import Batches
-
-Int64 = npt.NDArray[np.int64]
+from blaster.layout import Int64, Layout, Word, Words
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -80,46 +79,69 @@ def left(status: Int64) -> npt.NDArray[np.bool_]:
     return found
 
 
-OUTCOME = np.dtype(
-    [
-        ("scheduled", np.int64),
-        ("sent", np.int64),
-        ("done", np.int64),
-        ("spans", np.int64),
-        ("bytes", np.int64),
-        ("rejected", np.int64),
-        ("status", np.int64),
-        ("number", np.int64),
-        ("delay", np.int64),
-    ]
-)
-"""One request's end. Times in CLOCK_MONOTONIC nanoseconds; ``rejected`` from partial_success;
-``status`` a :class:`Status`; ``number`` the batch's, see :class:`Chunk`; ``delay`` the nanoseconds
-after which the peer wants it again (RetryInfo, Retry-After), -1 where it did not say."""
+class Outcome(NamedTuple):
+    """One request's end.
 
-(
-    SENT_REQUESTS,
-    SENT_SPANS,
-    SENT_BYTES,
-    RETRIED,
-    RETRIED_SPANS,
-    POSSIBLE_DUPLICATES,
-    BEHIND_NS,
-    HELD_NS,
-    CAPPED_NS,
-    COMPRESSED_FROM,
-    COMPRESSED_TO,
-    COMPRESSION_NS,
-    _RAISED,
-) = range(13)
-RETRIED_STATUSES = slice(_RAISED, _RAISED + STATUS_COUNT)
-RAISED = RETRIED_STATUSES.stop
-"""What a transport raises as it goes: requests, spans and bytes sent; requests and spans sent
-again, the spans among them that may have been received before, and the requests sent again by the
-Status of the try before. Where the transport can tell, nanoseconds: how long a request was due and
-not offered, and of that how long it slept because the peer's flow control or a full socket held it
-back, and because as many requests were in flight as may be, less what it overslept because others
-had its CPU; 0 where it can't. Last, bytes before and after compression, and its CPU time."""
+    Times in CLOCK_MONOTONIC nanoseconds; ``spans`` and ``bytes`` in the request, ``rejected`` spans
+    as partial_success says; ``status`` a :class:`Status`; ``number`` the batch's, see
+    :class:`Chunk`; ``delay`` the nanoseconds after which the peer wants it again (RetryInfo,
+    Retry-After), -1 where it did not say.
+    """
+
+    scheduled: int
+    sent: int
+    done: int
+    spans: int
+    bytes: int
+    rejected: int
+    status: int
+    number: int
+    delay: int
+
+
+OUTCOME = np.dtype([(name, np.int64) for name in Outcome._fields])
+"""Outcomes in an array: an int64 for each field of :class:`Outcome`, by its name."""
+
+Outcomes = np.ndarray[Any, np.dtype[np.void]]
+"""An array of OUTCOME."""
+
+
+class SendCounts(Layout):
+    """What a transport counts as it goes: raised *before* the first byte of a request can leave, so
+    that what a killed worker sent is known.
+
+    ``sent_…``: requests, spans and bytes, each once. ``retried_…``: requests and spans sent again,
+    ``possible_duplicates`` the spans among them that may have been received before, and
+    ``retried_statuses`` the requests by the Status of the try before.
+
+    Nanoseconds, where the transport can tell (else 0): ``behind_ns``, while a request was due and
+    not offered; of that ``backpressure_ns``, asleep because the peer's flow control or a full
+    socket let nothing through, and ``capped_ns``, asleep because as many requests were in flight as
+    may be; both less what it overslept because others had its CPU.
+
+    ``uncompressed_bytes`` and ``compressed_bytes`` went into and came out of the compression, which
+    took ``compression_ns`` of CPU time.
+    """
+
+    sent_requests = Word()
+    sent_spans = Word()
+    sent_bytes = Word()
+    retried_requests = Word()
+    retried_spans = Word()
+    possible_duplicates = Word()
+    behind_ns = Word()
+    backpressure_ns = Word()
+    capped_ns = Word()
+    uncompressed_bytes = Word()
+    compressed_bytes = Word()
+    compression_ns = Word()
+    retried_statuses = Words(STATUS_COUNT)
+
+    def count_request(self, spans: int, size: int) -> None:
+        """Count one request that is about to be sent for the first time."""
+        self.sent_requests += 1
+        self.sent_spans += spans
+        self.sent_bytes += size
 
 
 @dataclass(slots=True)
@@ -129,7 +151,7 @@ class Chunk:
     Either they stand in ``buffer``, which ``offsets`` (n + 1) cut into batches; or ``made`` makes
     them one after another, each when it is sent. ``scheduled`` (n) are CLOCK_MONOTONIC nanoseconds,
     ascending; ``spans`` (n) the spans in each batch. Batch i has the number ``first`` + i, which
-    its Outcome repeats. ``again``: the batches were sent before and are in ``sent`` already.
+    its Outcome repeats. ``again``: the batches were sent before and are counted already.
     """
 
     scheduled: Int64
@@ -215,10 +237,9 @@ class Transport(Protocol):
 
     One whose ``framing`` is "made" takes batches in a buffer, too.
 
-    ``sent`` is an int64 array (RAISED) in shared memory whose SENT_REQUESTS, SENT_SPANS and
-    SENT_BYTES a transport raises *before* the first byte of a request can leave, so that what a
-    killed worker sent is known; not for a chunk that is sent ``again``. ``stop`` is an int64 array
-    of one: once it is not 0, ``send`` and ``wait`` return within 100 ms.
+    It is made with ``counts``, in shared memory, which it raises for all but a chunk that is sent
+    ``again``, and ``stop``, an int64 array of one: once it is not 0, ``send`` and ``wait`` return
+    within 100 ms.
     """
 
     framing: Framing
@@ -244,7 +265,7 @@ class Transport(Protocol):
         The stop word does not cut it short. Nothing is sent afterwards.
         """
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         """Takes the Outcomes (dtype OUTCOME) gathered since the last call."""
 
     def in_flight(self) -> int:
@@ -255,3 +276,7 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Closes the connections; what is in flight is ABANDONED."""
+
+
+TransportFactory = Callable[[SendCounts, Int64], Transport]
+"""Makes a transport with its ``counts`` and ``stop``, in the worker."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from blaster.layout import Int64
 from blaster.payload.span import STATUS_ERROR, Span, decode
-from blaster.transport.base import Chunk, Int64, send_in_pieces
+from blaster.transport.base import Chunk, SendCounts, send_in_pieces
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.headers import Headers
 from blaster.transport.http import HttpTransport
@@ -33,7 +34,7 @@ class BetraceTransport(TransportWrapper):
         connections: int,
         timeout_s: float,
         headers: Headers,
-        sent: Int64,
+        counts: SendCounts,
         stop: Int64,
     ) -> None:
         transport = HttpTransport(
@@ -44,7 +45,7 @@ class BetraceTransport(TransportWrapper):
             connections=connections,
             timeout_s=timeout_s,
             headers=headers,
-            sent=sent,
+            counts=counts,
             stop=stop,
         )
         super().__init__(transport)

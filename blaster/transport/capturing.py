@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from blaster.payload.capture.recording import Recording
-from blaster.transport.base import Chunk, Int64, Transport, send_in_pieces
+from blaster.transport.base import Chunk, Transport, TransportFactory, send_in_pieces
 from blaster.transport.wrapper import TransportWrapper
 
 PIECE_SPANS = 1000
@@ -36,10 +34,8 @@ class CapturingTransport(TransportWrapper):
         return sent
 
 
-def capture_batches(
-    make: Callable[[Int64, Int64], Transport], recording: Recording | None
-) -> Callable[[Int64, Int64], Transport]:
+def capture_batches(make: TransportFactory, recording: Recording | None) -> TransportFactory:
     """Wrap ``make``: its transports' batches go into ``recording``. For None, ``make`` itself."""
     if recording is None:
         return make
-    return lambda sent, stop: CapturingTransport(make(sent, stop), recording)
+    return lambda counts, stop: CapturingTransport(make(counts, stop), recording)

@@ -12,15 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from blaster.transport.base import (
-    COMPRESSED_FROM,
-    COMPRESSED_TO,
-    COMPRESSION_NS,
-    Chunk,
-    Int64,
-    Transport,
-    send_in_pieces,
-)
+from blaster.transport.base import Chunk, SendCounts, Transport, send_in_pieces
 from blaster.transport.wrapper import TransportWrapper
 
 NONE, GZIP, ZSTD = NAMES = ("none", "gzip", "zstd")
@@ -61,12 +53,12 @@ def compressor(name: str) -> Compress:
 
 class CompressingTransport(TransportWrapper):
     """``transport``, which must declare the encoding ``name`` itself. Bytes before and after
-    compression, and its CPU time, are added to ``sent`` (RAISED)."""
+    compression, and its CPU time, are added to ``counts``."""
 
-    def __init__(self, transport: Transport, name: str, sent: Int64) -> None:
+    def __init__(self, transport: Transport, name: str, counts: SendCounts) -> None:
         super().__init__(transport)
         self.framing = "buffer"
-        self._compress, self._sent = compressor(name), sent
+        self._compress, self._counts = compressor(name), counts
 
     def send(self, chunk: Chunk, until: int) -> int:
         return send_in_pieces(
@@ -76,15 +68,15 @@ class CompressingTransport(TransportWrapper):
     def _send(self, piece: Chunk, until: int) -> int:
         began = time.thread_time_ns()
         batches = [self._compress(piece.view(i)) for i in range(len(piece))]
-        self._sent[COMPRESSION_NS] += time.thread_time_ns() - began
+        self._counts.compression_ns += time.thread_time_ns() - began
         small = Chunk.of(
             batches, piece.scheduled, piece.spans, first=piece.first, again=piece.again
         )
         before, after = piece.sizes(), small.sizes()
         # Before they can leave, as with all counts of what is sent.
-        self._sent[COMPRESSED_FROM] += int(before.sum())
-        self._sent[COMPRESSED_TO] += int(after.sum())
+        self._counts.uncompressed_bytes += int(before.sum())
+        self._counts.compressed_bytes += int(after.sum())
         took = self._transport.send(small, until)
-        self._sent[COMPRESSED_FROM] -= int(before[took:].sum())
-        self._sent[COMPRESSED_TO] -= int(after[took:].sum())
+        self._counts.uncompressed_bytes -= int(before[took:].sum())
+        self._counts.compressed_bytes -= int(after[took:].sum())
         return took

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from blaster.layout import Int64
 from blaster.transport import compression, retry
-from blaster.transport.base import Int64, Transport
+from blaster.transport.base import SendCounts, Transport, TransportFactory
 from blaster.transport.compression import CompressingTransport
 from blaster.transport.otlp_settings import OtlpSettings
 from blaster.transport.retrying import with_retries
@@ -24,18 +24,18 @@ class Settings:
     seed: int = 0
 
 
-def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
-    """Return a function that makes the transport from its ``sent`` and ``stop`` arrays.
+def factory(settings: Settings) -> TransportFactory:
+    """Return a function that makes the transport with its ``counts`` and ``stop``.
 
     It imports the transport's modules when it is called, after the fork: never in the parent.
     """
     otlp = settings.otlp
 
-    def make(sent: Int64, stop: Int64) -> Transport:
+    def make(counts: SendCounts, stop: Int64) -> Transport:
         if otlp.transport == "null":
             from blaster.transport.null import NullTransport
 
-            return NullTransport(sent=sent, stop=stop)
+            return NullTransport(counts=counts, stop=stop)
         if otlp.transport == "wire":
             from blaster.transport.wire import WireTransport
 
@@ -48,7 +48,7 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 metadata=otlp.headers,
                 tls=otlp.tls,
                 encoding=otlp.compression,
-                sent=sent,
+                counts=counts,
                 stop=stop,
             )
         if otlp.transport == "http":
@@ -62,7 +62,7 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 connections=settings.connections,
                 timeout_s=otlp.timeout_s,
                 headers=otlp.headers,
-                sent=sent,
+                counts=counts,
                 stop=stop,
             )
         if otlp.transport == "betrace":
@@ -74,7 +74,7 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
                 connections=settings.connections,
                 timeout_s=otlp.timeout_s,
                 headers=otlp.headers,
-                sent=sent,
+                counts=counts,
                 stop=stop,
             )
         from blaster.transport.grpc import GrpcTransport
@@ -87,7 +87,7 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
             timeout_s=otlp.timeout_s,
             metadata=otlp.headers,
             gzip=otlp.compression == compression.GZIP,
-            sent=sent,
+            counts=counts,
             stop=stop,
         )
 
@@ -101,4 +101,6 @@ def factory(settings: Settings) -> Callable[[Int64, Int64], Transport]:
     # grpcio compresses messages itself; it takes none that are compressed already.
     if otlp.compression == compression.NONE or otlp.transport in ("grpc", "null"):
         return retrying
-    return lambda sent, stop: CompressingTransport(retrying(sent, stop), otlp.compression, sent)
+    return lambda counts, stop: CompressingTransport(
+        retrying(counts, stop), otlp.compression, counts
+    )

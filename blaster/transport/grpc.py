@@ -16,21 +16,20 @@ from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
-import numpy as np
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable
+from blaster.layout import Int64
 from blaster.otlp.status import DETAILS_TRAILER, retry_delay
 from blaster.transport.base import (
     EXPORT_METHOD,
-    SENT_BYTES,
-    SENT_REQUESTS,
-    SENT_SPANS,
     Chunk,
     Framing,
-    Int64,
+    Outcome,
+    Outcomes,
+    SendCounts,
     Status,
 )
 from blaster.transport.outcomes import OutcomeLog
@@ -79,7 +78,7 @@ class GrpcTransport:
         timeout_s: float,
         metadata: Sequence[tuple[str, str]],
         gzip: bool = False,
-        sent: Int64,
+        counts: SendCounts,
         stop: Int64,
     ) -> None:
         self._target = target
@@ -90,7 +89,7 @@ class GrpcTransport:
         self._metadata = tuple(metadata) or None
         self._compression = grpc.Compression.Gzip if gzip else None
         # Items of a memoryview cost a third of an array's.
-        self._sent, self._stop = sent.data, stop
+        self._counts, self._stop = counts, stop
         self._log = OutcomeLog()
         self._loop = asyncio.new_event_loop()
         self._callers: list[asyncio.Task[None]] = []
@@ -129,7 +128,7 @@ class GrpcTransport:
     def drain(self, until: int) -> None:
         self._loop.run_until_complete(self._drain(until))
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         return self._log.take()
 
     def in_flight(self) -> int:
@@ -229,9 +228,7 @@ class GrpcTransport:
     async def _export(self, stub: _Stub, request: _Request) -> None:
         size = len(request.data)
         if not request.again:
-            self._sent[SENT_REQUESTS] += 1
-            self._sent[SENT_SPANS] += request.spans
-            self._sent[SENT_BYTES] += size
+            self._counts.count_request(request.spans, size)
         self._calling += 1
         status, rejected, message = Status.ABANDONED, 0, "no answer when the run ended"
         delay = -1
@@ -246,8 +243,18 @@ class GrpcTransport:
             # On cancellation, too: every request has an Outcome.
             self._calling -= 1
             done = time.monotonic_ns()
-            row = (request.scheduled, sent, done, request.spans, size, rejected, int(status))
-            self._log.add((*row, request.number, delay), message)
+            outcome = Outcome(
+                scheduled=request.scheduled,
+                sent=sent,
+                done=done,
+                spans=request.spans,
+                bytes=size,
+                rejected=rejected,
+                status=int(status),
+                number=request.number,
+                delay=delay,
+            )
+            self._log.add(outcome, message)
 
 
 def _read_answer(answer: bytes, spans: int) -> tuple[Status, int, str]:

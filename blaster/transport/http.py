@@ -14,21 +14,11 @@ import ssl
 import time
 from collections import deque
 from http.client import responses as PHRASES
-from typing import Any
-
-import numpy as np
 
 from blaster import __version__
 from blaster.errors import TargetUnreachable
-from blaster.transport.base import (
-    SENT_BYTES,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    Chunk,
-    Framing,
-    Int64,
-    Status,
-)
+from blaster.layout import Int64
+from blaster.transport.base import Chunk, Framing, Outcome, Outcomes, SendCounts, Status
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.headers import Headers
 from blaster.transport.http_answer import CONTENT_TYPES, read_answer
@@ -91,7 +81,7 @@ class HttpTransport:
         connections: int,
         timeout_s: float,
         headers: Headers,
-        sent: Int64,
+        counts: SendCounts,
         stop: Int64,
     ) -> None:
         self._endpoint, self._encoding = endpoint, encoding
@@ -99,7 +89,7 @@ class HttpTransport:
         self._preflight_head = _head(endpoint, encoding, "none", headers)
         self._timeout_ns = round(timeout_s * 1e9)
         # Items of a memoryview cost a third of an array's.
-        self._sent, self._stop = sent.data, stop.data
+        self._counts, self._stop = counts, stop.data
         self._log = OutcomeLog()
         self._addresses = _addresses(endpoint)
         self._address = 0
@@ -189,7 +179,7 @@ class HttpTransport:
             self._pass_time(until)
         self._abandon()
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         """Takes the Outcomes gathered since the last call."""
         return self._log.take()
 
@@ -218,9 +208,7 @@ class HttpTransport:
 
     def _offer(self, request: _Request, again: bool) -> None:
         if not again:
-            self._sent[SENT_REQUESTS] += 1
-            self._sent[SENT_SPANS] += request.spans
-            self._sent[SENT_BYTES] += request.size
+            self._counts.count_request(request.spans, request.size)
         self._by_deadline.append(request)
         if self._idle:
             self._start(self._idle.pop(), request)
@@ -253,18 +241,18 @@ class HttpTransport:
     ) -> None:
         request.ended = True
         request.data = b""
-        row = (
-            request.scheduled,
-            request.sent,
-            self._now,
-            request.spans,
-            request.size,
-            rejected,
-            status,
-            request.number,
-            delay,
+        outcome = Outcome(
+            scheduled=request.scheduled,
+            sent=request.sent,
+            done=self._now,
+            spans=request.spans,
+            bytes=request.size,
+            rejected=rejected,
+            status=status,
+            number=request.number,
+            delay=delay,
         )
-        self._log.add(row, message)
+        self._log.add(outcome, message)
 
     def _abandon(self) -> None:
         self._now = time.monotonic_ns()

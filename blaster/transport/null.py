@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from blaster.transport.base import (
-    OUTCOME,
-    SENT_BYTES,
-    SENT_REQUESTS,
-    SENT_SPANS,
-    Chunk,
-    Framing,
-    Int64,
-    Status,
-)
+from blaster.layout import Int64
+from blaster.transport.base import OUTCOME, Chunk, Framing, Outcomes, SendCounts, Status
 
 _NAP_NS = 50_000_000
 
@@ -28,8 +19,8 @@ class NullTransport:
 
     framing: Framing = "made"
 
-    def __init__(self, *, sent: Int64, stop: Int64) -> None:
-        self._sent, self._stop = sent, stop
+    def __init__(self, *, counts: SendCounts, stop: Int64) -> None:
+        self._counts, self._stop = counts, stop
         self._outcomes: list[npt.NDArray[np.void]] = []
 
     def connect(self, timeout_s: float) -> None:
@@ -49,9 +40,9 @@ class NullTransport:
                 self._sleep(min(int(chunk.scheduled[offered]), until))
         sizes = np.fromiter(map(len, islice(chunk.each(), offered)), np.int64, offered)
         if not chunk.again:
-            self._sent[SENT_REQUESTS] += offered
-            self._sent[SENT_SPANS] += int(chunk.spans[:offered].sum())
-            self._sent[SENT_BYTES] += int(sizes.sum())
+            self._counts.sent_requests += offered
+            self._counts.sent_spans += int(chunk.spans[:offered].sum())
+            self._counts.sent_bytes += int(sizes.sum())
         outcomes = np.zeros(offered, OUTCOME)
         outcomes["scheduled"] = chunk.scheduled[:offered]
         outcomes["sent"] = outcomes["done"] = done[:offered]
@@ -69,7 +60,7 @@ class NullTransport:
     def drain(self, until: int) -> None:
         """Nothing is ever in flight."""
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         taken, self._outcomes = self._outcomes, []
         return np.concatenate([np.zeros(0, OUTCOME), *taken])
 

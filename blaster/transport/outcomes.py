@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from blaster.transport.base import OUTCOME
+from blaster.transport.base import OUTCOME, Outcome, Outcomes
 
 MAX_MESSAGE = 300
-FIELDS = len(OUTCOME.names or ())
-STATUS = (OUTCOME.names or ()).index("status")
-
-Row = tuple[int, int, int, int, int, int, int, int, int]
-"""The fields of OUTCOME in their order: scheduled, sent, done, spans, bytes, rejected, status,
-number, delay."""
+"""Characters of a message that are kept."""
 
 
 class OutcomeLog:
     """Outcomes since the last ``take``, and the first message that came with each status."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._outcomes: list[Outcome] = []
         self.messages: dict[int, str] = {}
 
-    def add(self, row: Row, message: str = "") -> None:
-        """One request's end."""
-        self._rows.append(row)
-        if message and row[STATUS] not in self.messages:
-            self.messages[row[STATUS]] = " ".join(message.split())[:MAX_MESSAGE]
+    def add(self, outcome: Outcome, message: str = "") -> None:
+        """Add one request's end, and the peer's message where there is one."""
+        self._outcomes.append(outcome)
+        if message and outcome.status not in self.messages:
+            self.messages[outcome.status] = " ".join(message.split())[:MAX_MESSAGE]
 
-    def take(self) -> npt.NDArray[np.void]:
-        """The gathered Outcomes (dtype OUTCOME); the log is empty afterwards."""
-        rows, self._rows = self._rows, []
+    def take(self) -> Outcomes:
+        """Return the gathered Outcomes (dtype OUTCOME) and forget them."""
+        rows, self._outcomes = self._outcomes, []
         # All fields are int64, and a plain array is filled several times quicker.
-        plain = np.array(rows, np.int64).reshape(len(rows), FIELDS)
+        plain = np.array(rows, np.int64).reshape(len(rows), len(Outcome._fields))
         return plain.view(OUTCOME).reshape(-1)

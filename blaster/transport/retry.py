@@ -13,13 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from blaster.errors import UsageError
-from blaster.transport.base import (
-    FIRST_NOT_PROCESSED,
-    FIRST_UNANSWERED,
-    STATUS_COUNT,
-    Int64,
-    Status,
-)
+from blaster.layout import Int64
+from blaster.transport.base import FIRST_NOT_PROCESSED, FIRST_UNANSWERED, STATUS_COUNT, Status
 from blaster.units import quoted
 
 OFF, SPEC, IGNORE_THROTTLE = MODES = ("off", "spec", "ignore-throttle")

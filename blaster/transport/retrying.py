@@ -10,30 +10,24 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from blaster.layout import Int64
 from blaster.transport.base import (
     FIRST_NOT_PROCESSED,
     FIRST_UNANSWERED,
     OUTCOME,
-    POSSIBLE_DUPLICATES,
-    RETRIED,
-    RETRIED_SPANS,
-    RETRIED_STATUSES,
     Chunk,
-    Int64,
+    Outcomes,
+    SendCounts,
     Status,
     Transport,
+    TransportFactory,
 )
 from blaster.transport.retry import MAX_TRIES, OFF, Backoff, maybe_received, retryable
 from blaster.transport.wrapper import TransportWrapper
-
-Outcomes = npt.NDArray[np.void]
 
 _LOOK_NS = 20_000_000
 """The interval at which the outcomes are searched for failures while sending."""
@@ -94,8 +88,8 @@ class _Retried:
 
 class RetryingTransport(TransportWrapper):
     """``transport``, with retries. ``in_flight``: the most requests in flight or waiting for a
-    retry; ``timeout_s``: how long after its first send a request may be sent again; ``sent``
-    (RAISED): retries are counted here before they leave."""
+    retry; ``timeout_s``: how long after its first send a request may be sent again; ``counts``:
+    retries are counted here before they leave."""
 
     def __init__(
         self,
@@ -104,14 +98,14 @@ class RetryingTransport(TransportWrapper):
         *,
         in_flight: int,
         timeout_s: float,
-        sent: Int64,
+        counts: SendCounts,
         stop: Int64,
     ) -> None:
         super().__init__(transport)
         self.framing = "buffer"
         self._backoff = backoff
         self._cap, self._timeout_ns = in_flight, round(timeout_s * 1e9)
-        self._sent, self._stop = sent, stop
+        self._counts, self._stop = counts, stop
         self._next = 0
         self._kept: list[_KeptChunk] = []
         self._retried: dict[int, _Retried] = {}
@@ -155,7 +149,7 @@ class RetryingTransport(TransportWrapper):
         self._transport.drain(until)
         self._take()
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         self._take()
         taken, self._done = self._done, []
         return np.concatenate([np.zeros(0, OUTCOME), *taken])
@@ -193,11 +187,11 @@ class RetryingTransport(TransportWrapper):
         """Count a retry before it can leave, so that it is known even if the worker is killed."""
         assert request.last is not None
         status = int(request.last["status"])
-        self._sent[RETRIED] += sign
-        self._sent[RETRIED_SPANS] += sign * request.spans
+        self._counts.retried_requests += sign
+        self._counts.retried_spans += sign * request.spans
         if maybe_received(status):
-            self._sent[POSSIBLE_DUPLICATES] += sign * request.spans
-        self._sent[RETRIED_STATUSES][status] += sign
+            self._counts.possible_duplicates += sign * request.spans
+        self._counts.retried_statuses[status] += sign
 
     def _take(self) -> None:
         """Sort the inner transport's outcomes into requests that ended and requests to retry."""
@@ -269,25 +263,25 @@ class RetryingTransport(TransportWrapper):
 
 
 def with_retries(
-    make: Callable[[Int64, Int64], Transport],
+    make: TransportFactory,
     mode: str,
     *,
     in_flight: int,
     timeout_s: float,
     seed: int,
-) -> Callable[[Int64, Int64], Transport]:
+) -> TransportFactory:
     """Wrap ``make``: its transports retry by ``mode``, one of retry.MODES. For off, ``make``
     itself. ``in_flight`` is that of one worker."""
     if mode == OFF:
         return make
 
-    def wrapped(sent: Int64, stop: Int64) -> Transport:
+    def wrapped(counts: SendCounts, stop: Int64) -> Transport:
         return RetryingTransport(
-            make(sent, stop),
+            make(counts, stop),
             Backoff(mode, seed),
             in_flight=in_flight,
             timeout_s=timeout_s,
-            sent=sent,
+            counts=counts,
             stop=stop,
         )
 

@@ -6,22 +6,21 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from blaster import __version__
-from blaster._wire import Client
+from blaster._wire import OUTCOME_FIELDS, RAISED_FIELDS, Client
 from blaster.errors import TargetUnreachable, UsageError
+from blaster.layout import Int64
 from blaster.transport.base import (
-    BEHIND_NS,
-    CAPPED_NS,
     EXPORT_METHOD,
     OUTCOME,
-    SENT_BYTES,
     Chunk,
     Framing,
-    Int64,
+    Outcome,
+    Outcomes,
+    SendCounts,
 )
 from blaster.transport.compression import NONE
 from blaster.transport.tls import Tls
@@ -30,6 +29,19 @@ from blaster.units import quoted
 HELD_BUFFERS = 64
 """The most chunks that may wait, in part, for the socket or the peer's flow control. Each has a
 request in flight, so that there are never more than ``in_flight`` either."""
+
+_RAISED = (
+    SendCounts.sent_requests,
+    SendCounts.sent_spans,
+    SendCounts.sent_bytes,
+    SendCounts.behind_ns,
+    SendCounts.backpressure_ns,
+    SendCounts.capped_ns,
+)
+"""The words that the C client raises, in its order: the first three and the last three in a row."""
+
+if Outcome._fields != OUTCOME_FIELDS or tuple(word.name for word in _RAISED) != RAISED_FIELDS:
+    raise ImportError("blaster._wire was built from other sources: build it again")
 
 
 class WireTransport:
@@ -55,7 +67,7 @@ class WireTransport:
         metadata: Sequence[tuple[str, str]],
         tls: Tls | None = None,
         encoding: str = NONE,
-        sent: Int64,
+        counts: SendCounts,
         stop: Int64,
     ) -> None:
         self._name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -67,8 +79,8 @@ class WireTransport:
                 hosts=_addresses(host, port, self._name),
                 port=str(port),
                 fields=_fields(self._name, timeout_s, metadata, encoding, tls),
-                sent=sent[: SENT_BYTES + 1],
-                blocked=sent[BEHIND_NS : CAPPED_NS + 1],
+                sent=counts.array(SendCounts.sent_requests, SendCounts.sent_bytes),
+                blocked=counts.array(SendCounts.behind_ns, SendCounts.capped_ns),
                 stop=stop,
                 connections=connections,
                 in_flight=in_flight,
@@ -110,7 +122,7 @@ class WireTransport:
         """Waits for the answers to all that was sent; at ``until`` the rest is ABANDONED."""
         self._client.drain(until)
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         """Takes the Outcomes gathered since the last call."""
         return np.frombuffer(self._client.take(), OUTCOME)
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from blaster.transport.base import Chunk, Framing, Transport
+from blaster.transport.base import Chunk, Framing, Outcomes, Transport
 
 
 class TransportWrapper:
@@ -30,7 +26,7 @@ class TransportWrapper:
     def drain(self, until: int) -> None:
         self._transport.drain(until)
 
-    def outcomes(self) -> np.ndarray[Any, np.dtype[np.void]]:
+    def outcomes(self) -> Outcomes:
         return self._transport.outcomes()
 
     def in_flight(self) -> int:

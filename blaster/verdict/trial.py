@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from blaster.engine.results import Results
-from blaster.transport.base import OUTCOME, Status
+from blaster.transport.base import OUTCOME, Outcomes, Status
 from blaster.verdict.limit import (
     GENERATOR,
     NOBODY,
@@ -26,8 +26,6 @@ from blaster.verdict.limit import (
     limit_of,
     starvation_of,
 )
-
-Outcomes = np.ndarray[Any, np.dtype[np.void]]
 
 GRACE_S = 0.02
 DELAYED_ACK_S = 0.045

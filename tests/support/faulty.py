@@ -20,10 +20,8 @@ from blaster.transport import choice, factory
 from blaster.transport.base import (
     FIRST_NOT_PROCESSED,
     FIRST_UNANSWERED,
-    RAISED,
-    SENT_REQUESTS,
-    SENT_SPANS,
     Chunk,
+    SendCounts,
     Status,
     Transport,
 )
@@ -53,7 +51,7 @@ def request(number: int) -> bytes:
 
 def raised() -> tuple[Any, Any]:
     """The arrays that a transport raises, and the stop word."""
-    return np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+    return SendCounts.zeros(), np.zeros(1, np.int64)
 
 
 @dataclass
@@ -116,10 +114,10 @@ class FaultySink:
 
         ``port``: another on the way to the sink."""
         before = self.settled()
-        sent, stop = raised()
+        counts, stop = raised()
         url = self.endpoint(name) if port is None else f"http://127.0.0.1:{port}"
-        transport = self.connected(name, url, timeout_s, sent, stop)
-        sent[:] = 0  # the first look is none of the load
+        transport = self.connected(name, url, timeout_s, counts, stop)
+        counts.words[:] = 0  # the first look is none of the load
         try:
             begin = time.monotonic_ns()
             chunk = self._chunk(transport, requests, begin, round(spread_s * 1e9))
@@ -131,8 +129,8 @@ class FaultySink:
             transport.close()
         books = _books(outcomes)
         after = self.settled()
-        assert books.sent == sent[SENT_SPANS] == offered * SPANS
-        assert len(outcomes) == sent[SENT_REQUESTS] == offered
+        assert books.sent == counts.sent_spans == offered * SPANS
+        assert len(outcomes) == counts.sent_requests == offered
         assert books.sent == books.accepted + books.rejected + books.failed + books.unknown
         counted = after.spans - before.spans
         assert books.accepted <= counted <= books.accepted + books.unknown, (books, counted)
@@ -140,11 +138,13 @@ class FaultySink:
         return books
 
     @staticmethod
-    def connected(name: str, url: str, timeout_s: float, sent: Any, stop: Any) -> Transport:
+    def connected(
+        name: str, url: str, timeout_s: float, counts: SendCounts, stop: Any
+    ) -> Transport:
         options = OtlpOptions(endpoint=url, transport=name, timeout=f"{timeout_s}s", environ={})
         make = factory.factory(factory.Settings(resolve(options), connections=2, in_flight=8))
         for patience in range(20):
-            transport = make(sent, stop)
+            transport = make(counts, stop)
             try:
                 transport.connect(2.0)
             except TargetUnreachable:  # the listener was closed by the last fault

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from blaster.transport.base import SENT_REQUESTS, Chunk, Status
+from blaster.transport.base import Chunk, SendCounts, Status
 from blaster.transport.endpoint import resolve
 from blaster.transport.http import HttpTransport
 from blaster.transport.tls import Tls
@@ -122,7 +122,7 @@ class Sender:
         headers: tuple[tuple[str, str], ...] = (),
         tls: Tls | None = None,
     ) -> None:
-        self.sent = np.zeros(3, np.int64)
+        self.counts = SendCounts.zeros()
         self.stop = np.zeros(1, np.int64)
         scheme = "http" if tls is None else "https"
         self.transport = HttpTransport(
@@ -133,7 +133,7 @@ class Sender:
             connections=connections,
             timeout_s=timeout_s,
             headers=headers,
-            sent=self.sent,
+            counts=self.counts,
             stop=self.stop,
         )
 
@@ -145,7 +145,7 @@ class Sender:
 
     def statuses(self, outcomes: np.ndarray) -> dict[str, int]:
         """How many requests ended how; every one that was sent has ended once."""
-        assert len(outcomes) == self.sent[SENT_REQUESTS]
+        assert len(outcomes) == self.counts.sent_requests
         assert sorted(outcomes["number"].tolist()) == list(range(len(outcomes)))
         return dict(Counter(Status(int(status)).name for status in outcomes["status"]))
 
