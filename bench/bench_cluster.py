@@ -27,7 +27,8 @@ from blaster.cluster.messages import Report, frame, from_host
 from blaster.cluster.words import Told
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
-from blaster.run import Options, scenario_of
+from blaster.job.options import RunOptions
+from blaster.job.resolution import scenario_of
 from blaster.transport.base import OUTCOME
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -44,7 +45,7 @@ MOST_BYTES, MOST_GROWTH = 4096, 1.5
 
 
 def plan_of(workers: int) -> Plan:
-    options = Options(rate="1M", duration="1h", batch=SPANS, environ={})
+    options = RunOptions(rate="1M", duration="1h", batch=SPANS, environ={})
     return Plan.of(scenario_of(options), seed=1, workers=workers)
 
 

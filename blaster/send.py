@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from blaster.backends.findings import Sent, SentTrace
-from blaster.backends.verify import Answers, Verifier
+from blaster.backends.verify import Answers, Verifier, VerifySettings
 from blaster.engine.signals import StopSignals
 from blaster.otlp.rules import RULES, SLOW
 from blaster.payload.single import SERVICE, single_span
 from blaster.payload.span import decode
-from blaster.transport import otlp_settings
 from blaster.transport.base import Chunk, SendCounts, Status
 from blaster.transport.factory import Settings, factory
-from blaster.transport.otlp_settings import OtlpOptions
+from blaster.transport.otlp_settings import OtlpSettings
 from blaster.transport.probe import probe
 
 CONNECT_TIMEOUT_S = 5.0
@@ -45,17 +44,14 @@ class SentSpan:
 
 
 def send(
-    options: OtlpOptions,
-    verify: Sequence[str],
-    limit_s: float,
-    headers: Mapping[str, str],
+    settings: OtlpSettings,
+    verify: VerifySettings,
     signals: StopSignals,
     on_sent: Callable[[SentSpan], None],
 ) -> SentSpan:
-    """Sends the span and, where backends are named, waits until they show it. ``on_sent`` is told
+    """Send the span and, where backends are named, wait until they show it. ``on_sent`` is told
     its IDs and its fate before that. Raises BlasterError for what keeps it from being sent."""
-    settings = otlp_settings.resolve(options)
-    with Verifier(verify, limit_s=limit_s, headers=headers) as verifier:
+    with Verifier(verify) as verifier:
         probe(settings)
         verifier.prepare()
         trace_id, span_id, data = single_span(time.time_ns())
@@ -63,7 +59,7 @@ def send(
         url = settings.endpoint.url
         sent = SentSpan(trace_id, span_id, url, status, settings.hide(message), None)
         on_sent(sent)
-        if status != Status.OK.name or not verify:
+        if status != Status.OK.name or not verify.targets:
             return sent
         cut: list[bool] = []
         signals.on_stop = lambda: cut.append(True)

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support import peers
+from support import peers, sinks
 from support.stamping import stamp
 
 from blaster._native import Scanner
@@ -120,7 +120,7 @@ def test_the_scanner_keeps_the_spans_that_break_a_watched_rule() -> None:
 @pytest.mark.parametrize("expressions", [EXPRESSIONS, NEWER], ids=["older", "newer"])
 def test_violations_are_found_in_what_is_sent(receiver: str, expressions: tuple[str, ...]) -> None:
     """By both receivers and in both dialects; a rule counts from its creation to its removal."""
-    with EmbeddedSink("--receiver", receiver) as sink:
+    with sinks.started(receiver=receiver) as sink:
         export(sink, request(*MIXED, first=100))
         create_all(sink, expressions)
         export(sink, request(*MIXED))
@@ -173,7 +173,7 @@ def test_what_is_no_rule_is_refused(shared: EmbeddedSink, body: Any) -> None:
 
 def test_quirks() -> None:
     """Keys in snake_case, everything twice, only one dialect, never ready: each on request."""
-    with EmbeddedSink("--betrace", "snake", "--betrace", "twice", "--betrace", "old-dialect") as it:
+    with sinks.started(betrace=["snake", "twice", "old-dialect"]) as it:
         assert ask(it, "POST", "/v1/rules", rule(RULES[0], NEWER[0]))[0] == 400
         assert ask(it, "DELETE", f"/v1/rules/{RULES[0]}")[0] == 200
         create_all(it)
@@ -185,7 +185,7 @@ def test_quirks() -> None:
         assert said["total_count"] == 160
         assert len({v["id"] for v in said["violations"]}) == 160
         assert len({v["trace_id"] for v in said["violations"]}) == 80
-    with EmbeddedSink("--betrace", "never-ready", "--betrace", "new-dialect") as it:
+    with sinks.started(betrace=["never-ready", "new-dialect"]) as it:
         assert ask(it, "GET", "/v1/health")[0] == ask(it, "GET", "/health")[0] == 503
         assert ask(it, "POST", "/v1/rules", rule(RULES[0], EXPRESSIONS[0]))[0] == 400
     with pytest.raises(UsageError, match=r"--betrace 'shy': must be snake, twice"):
@@ -304,7 +304,7 @@ def test_violations_are_exported_as_spans() -> None:
     """Each violation goes to the OTLP endpoint as a span in the trace that it is about."""
     with (
         peers.counting_receiver() as tempo,
-        EmbeddedSink("--violations-endpoint", tempo.endpoint) as sink,
+        sinks.started(violations_endpoint=tempo.endpoint) as sink,
     ):
         create_all(sink)
         export(sink, request(*MIXED))

@@ -12,14 +12,16 @@ import pytest
 from support import cli, peers
 
 from blaster import capacity as finder
-from blaster.capacity import recovery_s
+from blaster import trials
 from blaster.engine.signals import StopSignals
+from blaster.job.options import CapacityOptions
+from blaster.job.search import resolve_search
 from blaster.report.capacity import plot
-from blaster.run import Options, embedded_url
+from blaster.run import embedded_endpoint
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.base import OUTCOME, Status
 from blaster.transport.choice import wire_is_built
-from blaster.transport.otlp_settings import protocol_of, resolve
+from blaster.transport.otlp_settings import OtlpSettings
 from blaster.transport.probe import probe
 from blaster.verdict.capacity import Ceiling, Goals
 from blaster.verdict.search import search_ceiling
@@ -163,13 +165,13 @@ def test_recovery() -> None:
     outcomes["scheduled"] = outcomes["sent"] = np.arange(1000) * 10_000_000
     outcomes["done"] = outcomes["sent"] + 2_000_000
     end = 2_000_000_000
-    assert recovery_s(outcomes, end, 5.0) == 0
+    assert trials.recovery_s(outcomes, end, 5.0) == 0
     outcomes["done"][200:331] += 100_000_000
-    assert recovery_s(outcomes, end, 5.0) == pytest.approx(1.3, abs=0.11)
+    assert trials.recovery_s(outcomes, end, 5.0) == pytest.approx(1.3, abs=0.11)
     outcomes["status"][500] = Status.UNAVAILABLE
-    assert recovery_s(outcomes, end, 5.0) == pytest.approx(3.1)
+    assert trials.recovery_s(outcomes, end, 5.0) == pytest.approx(3.1)
     outcomes["status"][999] = Status.UNAVAILABLE
-    assert recovery_s(outcomes, end, 5.0) is None
+    assert trials.recovery_s(outcomes, end, 5.0) is None
 
 
 def test_the_plot() -> None:
@@ -227,12 +229,20 @@ def test_finds_the_capacity_of_a_sink_that_queues(
     known from the other search."""
     ceiling = msgspec.convert(refusing["ceiling"], Ceiling)
     monkeypatch.setattr(finder, "calibrate", lambda *_: ceiling)
-    monkeypatch.setattr(finder, "OVERLOAD_S", 1.0)
-    monkeypatch.setattr(finder, "WATCHED_S", 3.5)
-    goals = Goals(min_rate=12_500, precision=0.02, trial_s=1.0, repeats=1)
-    sink = finder.sink_arguments(True, 50_000, "queue")
+    monkeypatch.setattr(trials, "OVERLOAD_S", 1.0)
+    monkeypatch.setattr(trials, "WATCHED_S", 3.5)
+    options = CapacityOptions(
+        embedded=True,
+        sink_capacity=50_000,
+        sink_overload="queue",
+        min_rate="12500",
+        precision=0.02,
+        trial_duration="1s",
+        repeats=1,
+        environ={},
+    )
     with StopSignals() as signals:
-        found = finder.find(finder.Search(Options(embedded=True), goals, sink), signals)
+        found = finder.find(resolve_search(options), signals)
     assert found.ndr == pytest.approx(50_000, rel=0.03)
     assert found.pdr == pytest.approx(50_000, rel=0.03)
     assert found.limited_by == "target"
@@ -310,7 +320,5 @@ def test_wrong_usage(options: tuple[str, ...], said: str) -> None:
 )
 def test_every_transport_finds_the_embedded_sink(transport: str) -> None:
     """Calibration and search aim at the port that speaks what is sent."""
-    options = Options(transport=transport, environ={})
     with EmbeddedSink() as sink:
-        url = embedded_url(sink, transport, protocol_of(options))
-        probe(resolve(dataclasses.replace(options, endpoint=url)))
+        probe(OtlpSettings(transport, embedded_endpoint(sink, transport)))

@@ -22,8 +22,11 @@ from blaster import __version__
 from blaster.cluster.joined import joined
 from blaster.engine.recorder import Recorder
 from blaster.engine.signals import StopSignals
-from blaster.run import Options, run
+from blaster.job.options import RunOptions
+from blaster.job.resolution import resolve
+from blaster.run import run
 from blaster.sink.process import EmbeddedSink
+from blaster.trials import OutcomeListener
 
 SECRET = "s3cret-" + "7f3a"
 
@@ -333,9 +336,12 @@ def test_check_says_what_each_host_has(loopback: DaskCluster) -> None:
 def test_a_trial_of_a_cluster_has_all_outcomes(loopback: DaskCluster) -> None:
     """The input of a capacity search: the hosts' Outcomes, by the parent's clock, in one array."""
     with EmbeddedSink() as sink, Recorder() as recorder, StopSignals() as signals:
-        options = Options(rate="1000", duration="1s", batch=10, endpoint=sink.endpoint, environ={})
+        options = RunOptions(
+            rate="1000", duration="1s", batch=10, endpoint=sink.endpoint, environ={}
+        )
         with joined(loopback.url, None, "stop") as members:
-            found = run(options, signals, recorder=recorder, cluster=members)
+            job = resolve(options, members)
+            found = run(job, signals, OutcomeListener(recorder), cluster=members)
         outcomes = recorder.outcomes()
     assert len(outcomes) == found.requests.sent == 100
     assert outcomes["spans"].sum() == found.spans.accepted == 1000

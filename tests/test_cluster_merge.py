@@ -22,9 +22,10 @@ from blaster.engine.run import LostHost
 from blaster.engine.slab import Slab, WorkerState
 from blaster.engine.summary import results_of
 from blaster.errors import UsageError
+from blaster.job.options import RunOptions
+from blaster.job.resolution import scenario_of
 from blaster.layout import Word
 from blaster.measure.histogram import SIZE, Histogram, coarse
-from blaster.run import Options, scenario_of
 from blaster.transport.base import OUTCOME, Status
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.factory import Settings
@@ -35,7 +36,7 @@ SECOND = 10**9
 
 
 def plan_of(rate: str = "4000", duration: str = "4s", workers: int = HOSTS * WORKERS) -> Plan:
-    options = Options(rate=rate, duration=duration, batch=20, environ={})
+    options = RunOptions(rate=rate, duration=duration, batch=20, environ={})
     return Plan.of(scenario_of(options), seed=5, workers=workers)
 
 

@@ -179,7 +179,8 @@ def test_a_lost_machine_loses_little(tmp_path: Path) -> None:
     """Results are written while the run goes on: whole, balanced, and said to be partial."""
     out = tmp_path / "r.json"
     program = (
-        "import blaster.run as r; r.CHECKPOINT_S = 0.5; from blaster.__main__ import main; main()"
+        "import blaster.progress as p; p.CHECKPOINT_S = 0.5;"
+        "from blaster.__main__ import main; main()"
     )
     arguments = ["run", *QUICK, "--rate", "1k", "--duration", "60s", "--json", str(out)]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], env=cli.environment())

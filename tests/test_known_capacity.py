@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import cli
+from support import cli, sinks
 
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.choice import wire_is_built
@@ -36,8 +36,7 @@ def offer(sink: EmbeddedSink, folder: Path, *options: str) -> dict[str, Any]:
 @pytest.mark.parametrize("receiver", RECEIVERS)
 def test_refuses_beyond_its_capacity(tmp_path: Path, receiver: str) -> None:
     """A token bucket of 20 ms lets its second's worth through, and not a span more."""
-    options = ("--capacity", str(CAPACITY), "--overload", "refuse", "--receiver", receiver)
-    with EmbeddedSink(*options) as sink:
+    with sinks.started(capacity=CAPACITY, overload="refuse", receiver=receiver) as sink:
         read = offer(sink, tmp_path, "--rate", "20000", "--duration", "1s", "--batch", "20")
     assert read["spans"]["accepted"] == pytest.approx(1.02 * CAPACITY, rel=0.02)
     assert read["spans"]["failed"] == read["spans"]["sent"] - read["spans"]["accepted"]
@@ -52,7 +51,7 @@ def test_the_backlog_of_a_queue(tmp_path: Path) -> None:
     at t waits for a backlog of (R - N)·t spans, so that latency grows in a line from the service
     time S = batch/N to S + T·(R/N - 1): percentile p is S + p·T·(R/N - 1)."""
     rate, seconds, batch = 12_000, 2, 40
-    with EmbeddedSink("--capacity", str(CAPACITY), "--overload", "queue") as sink:
+    with sinks.started(capacity=CAPACITY, overload="queue") as sink:
         options = ("--rate", str(rate), "--duration", f"{seconds}s", "--batch", str(batch))
         read = offer(sink, tmp_path, *options)
     assert read["spans"]["accepted"] == rate * seconds
@@ -66,8 +65,7 @@ def test_the_backlog_of_a_queue(tmp_path: Path) -> None:
 @pytest.mark.skipif(not wire_is_built(), reason="the native receiver was not built")
 def test_below_capacity_each_request_takes_its_service_time(tmp_path: Path) -> None:
     """D/D/1 below its capacity: nobody waits, and latency is batch/N plus the service time."""
-    sink_options = ("--capacity", str(CAPACITY), "--overload", "queue", "--service-time", "30ms")
-    with EmbeddedSink(*sink_options) as sink:
+    with sinks.started(capacity=CAPACITY, overload="queue", service_time="30ms") as sink:
         read = offer(sink, tmp_path, "--rate", "5000", "--duration", "2s", "--batch", "200")
     assert read["latency_ms"]["response"]["p50"] == pytest.approx(20 + 30, rel=0.05)
     assert read["latency_ms"]["service"]["p50"] == pytest.approx(20 + 30, rel=0.05)

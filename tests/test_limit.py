@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from support import cli, peers
+from support import cli, peers, sinks
 
 from blaster.engine.results import AveragePeak, Lateness, Results
 from blaster.sink.process import EmbeddedSink
@@ -204,7 +204,7 @@ def test_the_last_answer_of_a_connection(results: Results, late_ms: list[int], l
 def test_a_queue_that_grows(tmp_path: Path) -> None:
     """A target whose answers come later and later is the limit, though nothing was lost or late."""
     out = tmp_path / "r.json"
-    with EmbeddedSink("--capacity", "5000", "--overload", "queue") as sink:
+    with sinks.started(capacity=5000, overload="queue") as sink:
         ran = cli.blaster(
             *("run", "--endpoint", sink.endpoint, "--rate", "6k", "--duration", "3s"),
             *("--batch", "50", "--quiet", "--json", str(out)),

@@ -13,7 +13,7 @@ from support import cli
 from support.fake_backend import Reply, fake_backend
 from typer.testing import CliRunner
 
-from blaster.backends.scrape import Observer
+from blaster.backends.scrape import Observer, parse_observed
 from blaster.cli import app
 from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
@@ -193,7 +193,7 @@ def test_what_is_scraped_and_what_fires(tmp_path: Path) -> None:
 def test_pages_that_are_none(reply: Any) -> None:
     """A line for each, whatever came; looking again adds none."""
     with fake_backend(lambda *asked: reply) as fake:
-        observer = Observer([fake.url], [fake.url])
+        observer = Observer(parse_observed([fake.url], [fake.url], (), ()))
         observer.begin()
         (page,), (alerts,) = observer.end(0.0)
     assert len(page.problems) == len(alerts.problems) == 1

@@ -15,7 +15,8 @@ from blaster.errors import UsageError
 from blaster.process_title import secrets
 from blaster.transport import endpoint, headers
 from blaster.transport.endpoint import Protocol
-from blaster.transport.otlp_settings import OtlpOptions, OtlpSettings, resolve
+from blaster.transport.otlp_options import OtlpOptions
+from blaster.transport.otlp_settings import OtlpSettings, resolve
 
 PREFIX = "OTEL_EXPORTER_OTLP_"
 SECRET = "s3cr3t-v4lue"
@@ -242,9 +243,9 @@ SAID = {
     "insecure_skip_verify": True,
 }
 COMMANDS = {
-    "run": ("blaster.run.run", set()),
-    "capacity": ("blaster.capacity.find", set()),
-    "send": ("blaster.send.send", {"encoding", "compression"}),
+    "run": ("blaster.job.resolution.resolve", set()),
+    "capacity": ("blaster.job.search.resolve_search", set()),
+    "send": ("blaster.transport.otlp_settings.resolve", {"encoding", "compression"}),
     "cluster check": (
         "blaster.transport.otlp_settings.resolve",
         SAID.keys() - {"endpoint", "transport", "ca_cert"},

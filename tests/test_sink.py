@@ -20,16 +20,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from support import cli
 
 from blaster.errors import BlasterError, UsageError
 from blaster.otlp.rules import RULES
 from blaster.sink.counts import SinkCounts
+from blaster.sink.options import SinkOptions
 from blaster.sink.process import EmbeddedSink
-from blaster.sink.server import SinkOptions, serve
+from blaster.sink.settings import SinkSettings, resolve
 from tests.support.scanner_twin import ScannerTwin
 
 SERVICE = "/opentelemetry.proto.collector.trace.v1.TraceService"
-SINK = [sys.executable, "-m", "blaster.sink"]
+SINK = [*cli.COMMAND, "sink"]
 
 
 @pytest.fixture
@@ -102,13 +104,13 @@ def test_a_message_may_have_4_mib(sink: EmbeddedSink) -> None:
 
 
 def test_the_message_limit_is_an_option() -> None:
-    with EmbeddedSink("--max-message-bytes", "1000") as sink:
+    with EmbeddedSink(SinkSettings(max_message_bytes=1000)) as sink:
         export(sink, request(1, 1))
         assert status_of(sink, request(1, 1, "x" * 1000)) == "RESOURCE_EXHAUSTED"
 
 
 def test_how_many_ids_are_remembered_is_an_option() -> None:
-    with EmbeddedSink("--remember", "1024") as sink:
+    with EmbeddedSink(SinkSettings(remember=1024)) as sink:
         export(sink, request(1, 5000))
         assert sink.counts().sampling == 8
         assert sink.counts().duplicates == 0
@@ -253,11 +255,11 @@ def test_it_dies_with_its_parent(number: signal.Signals) -> None:
 
 
 def test_the_end_of_its_standard_input_ends_it() -> None:
-    command = [*SINK, "--grpc-port", "0", "--http-port", "0", "--api-port", "0", "--parent-pipe"]
+    command = [sys.executable, "-m", "blaster.sink", "{}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline().startswith(b"blaster sink: OTLP/gRPC on 127.0.0.1:")
+        assert "grpc_port" in json.loads(process.stdout.readline())
         process.stdin.close()
         assert process.wait(5) == 0
 
@@ -301,17 +303,20 @@ def test_a_port_in_use_is_said_in_one_line(option: str) -> None:
         (SinkOptions(capacity=-1), "--capacity -1: must be 0 to"),
         (SinkOptions(overload="panic"), "--overload 'panic': must be refuse, queue"),
         (SinkOptions(service_time="soon"), "--service-time 'soon': "),
-        (SinkOptions(max_message_bytes=0), "--max-message-bytes 0: must be 1 to"),
     ],
 )
 def test_bad_options_are_named(options: SinkOptions, name: str) -> None:
     with pytest.raises(UsageError, match=name):
-        serve(options)
+        resolve(options)
 
 
 def test_an_embedded_sink_that_cannot_start_says_why() -> None:
-    with pytest.raises(BlasterError, match=r"did not start: .*--remember 0: must be 1 to"):
-        EmbeddedSink("--remember", "0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            BlasterError, match=rf"did not start: .*--api-port {port}: can't listen"
+        ):
+            EmbeddedSink(SinkSettings(api_port=port))
 
 
 def test_the_parent_does_not_import_grpcio() -> None:

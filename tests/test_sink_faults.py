@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support import sinks
 from support.faulty import SHOWN, SPANS, TRANSPORTS, FaultySink, raised, request
 
 from blaster.errors import UsageError
@@ -18,8 +19,9 @@ from blaster.sink import fault_grammar
 from blaster.sink.fault import ALL, GRPC, HTTP, RECEIVERS, WIRE, Fault, Kind
 from blaster.sink.fault_grammar import KINDS
 from blaster.sink.fault_table import FaultTable
-from blaster.sink.process import EmbeddedSink
-from blaster.sink.server import SinkOptions, serve
+from blaster.sink.options import SinkOptions
+from blaster.sink.server import serve
+from blaster.sink.settings import SinkSettings, resolve
 from blaster.transport.base import Chunk
 
 MS = 10**6
@@ -104,7 +106,7 @@ BAD = [
 @pytest.mark.parametrize(("text", "why"), BAD, ids=[text for text, _ in BAD])
 def test_bad_faults_are_refused_in_one_line(text: str, why: str) -> None:
     with pytest.raises(UsageError) as refused:
-        SinkOptions(fault=[text]).check()
+        resolve(SinkOptions(fault=[text]))
     said = str(refused.value)
     assert said.startswith(f"--fault '{text}': ") and why in said and "\n" not in said
 
@@ -112,7 +114,7 @@ def test_bad_faults_are_refused_in_one_line(text: str, why: str) -> None:
 @pytest.mark.parametrize("text", ["rst", "goaway"])
 def test_what_no_receiver_shows_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=rf"--fault '{text}': not supported over grpc or http: "):
-        serve(SinkOptions(grpc_port=0, http_port=0, api_port=0, receiver="grpc", fault=[text]))
+        serve(SinkSettings(receiver="grpc", faults=resolve(SinkOptions(fault=[text])).faults))
 
 
 def test_the_api_refuses_what_are_no_faults() -> None:
@@ -257,7 +259,7 @@ def test_refused_connections(sink: FaultySink, transport: str) -> None:
 
 @pytest.mark.parametrize("text", ["delay=2ms", "status=ABORTED,retry=1s@30%", "partial=50%"])
 def test_the_receiver_on_grpcio_shows_what_it_can(text: str) -> None:
-    with FaultySink("--receiver", "grpc", "--fault", text, "--fault-seed", "4") as sink:
+    with FaultySink(receiver="grpc", fault=[text], fault_seed=4) as sink:
         books = sink.run("grpc", 30)
         assert sink.met()[0] > 0
         fault = fault_grammar.parse(text)
@@ -322,7 +324,7 @@ def test_the_books_balance_under_any_schedule_of_faults(transport: str, part: in
 
 
 def test_the_embedded_sink_takes_faults() -> None:
-    with EmbeddedSink("--fault", "reset@1%", "--fault", "partial=10%") as sink:
+    with sinks.started(fault=["reset@1%", "partial=10%"]) as sink:
         assert sink.counts().spans == 0
 
 

@@ -26,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from support import sinks
 
 from blaster.otlp import response
 from blaster.otlp.json_reader import to_protobuf
@@ -39,7 +40,7 @@ RECEIVERS = ("wire", "grpc")
 
 @pytest.fixture(scope="module", params=RECEIVERS)
 def shared(request: pytest.FixtureRequest) -> Iterator[EmbeddedSink]:
-    with EmbeddedSink("--receiver", request.param) as sink:
+    with sinks.started(receiver=request.param) as sink:
         yield sink
 
 
@@ -226,14 +227,14 @@ def test_clients_beyond_the_most_are_closed_and_the_rest_is_served(sink: Embedde
 
 
 def test_beyond_its_capacity_it_says_429() -> None:
-    with EmbeddedSink("--capacity", "1000") as sink:
+    with sinks.started(capacity=1000) as sink:
         statuses = [post(sink, message(20).SerializeToString())[0] for _ in range(4)]
         assert 429 in statuses
         assert sink.counts().spans == 20 * statuses.count(200)
 
 
 def test_the_answer_takes_its_service_time_and_a_freeze_stops_it() -> None:
-    with EmbeddedSink("--service-time", "100ms") as sink:
+    with sinks.started(service_time="100ms") as sink:
         begun = time.monotonic()
         assert post(sink, message().SerializeToString())[0] == 200
         assert time.monotonic() - begun >= 0.1

@@ -106,7 +106,7 @@ def test_the_collectors_http_exporter_delivers_to_the_span(
     collector_binary: Path, encoding: str, compression: str
 ) -> None:
     """With a 503 on the way, which it sends again."""
-    with FaultySink("--fault", "http=503,retry-after=1s,at=0s") as sink:
+    with FaultySink(fault=["http=503,retry-after=1s,at=0s"]) as sink:
         settings: dict[str, Any] = {
             "endpoint": sink.sink.http_endpoint,
             "encoding": encoding,

@@ -18,7 +18,8 @@ from support.certificates import DAY, NOW, Authority, Pair
 
 from blaster.errors import TargetUnreachable
 from blaster.transport.choice import wire_speaks_tls
-from blaster.transport.otlp_settings import OtlpOptions, resolve
+from blaster.transport.otlp_options import OtlpOptions
+from blaster.transport.otlp_settings import resolve
 from blaster.transport.probe import probe
 from blaster.transport.tls import Tls
 
@@ -132,7 +133,10 @@ def test_tls_where_none_is_and_none_where_tls_is(
         ca = authority.file if scheme == "https" else None
         endpoint = f"{scheme}://127.0.0.1:{port}"
         with pytest.raises(TargetUnreachable) as raised:
-            probe(resolve(OtlpOptions(endpoint, over, ca_cert=ca, environ={})), timeout_s=3)
+            probe(
+                resolve(OtlpOptions(endpoint=endpoint, transport=over, ca_cert=ca, environ={})),
+                timeout_s=3,
+            )
         return str(raised.value)
 
     with peers.collector(collector_binary) as peer:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import cli
+from support import cli, sinks
 from support.fake_backend import Reply, fake_backend
 from typer.testing import CliRunner
 
 from blaster.backends.betrace import EXPRESSIONS, NEWER, OLDER, Betrace
 from blaster.backends.client import Client, parse_base
 from blaster.backends.findings import Flow, Sent
-from blaster.backends.verify import Verifier
+from blaster.backends.verify import Verifier, VerifySettings, parse_targets
 from blaster.backends.waiting import Wait
 from blaster.cli import app
 from blaster.engine.signals import StopSignals
@@ -84,8 +84,7 @@ def test_the_scenarios_from_rules_to_detection(
 def test_either_dialect_either_style(tmp_path: Path, quirks: tuple[str, ...], dialect: str) -> None:
     """A violation recorded twice counts once; the rules are there during the run, not after it."""
     out = tmp_path / "r.json"
-    options = [part for quirk in quirks for part in ("--betrace", quirk)]
-    with EmbeddedSink(*options) as sink:
+    with sinks.started(betrace=quirks) as sink:
         ran = cli.blaster(
             *("run", "--endpoint", sink.endpoint, "--rate", "1k", "--duration", "1s", "--json"),
             *(str(out), "--verify", f"betrace=http://127.0.0.1:{sink.api_port}"),
@@ -120,7 +119,7 @@ def test_an_interrupted_run_takes_its_rules_away(tmp_path: Path) -> None:
 
 def test_one_that_is_never_ready_fails_the_run_in_time(tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    with EmbeddedSink("--betrace", "never-ready") as sink:
+    with sinks.started(betrace=["never-ready"]) as sink:
         ran = cli.blaster(
             *("run", "--endpoint", sink.endpoint, "--duration", "1s", "--json", str(out)),
             *("--verify", f"betrace=http://127.0.0.1:{sink.api_port}", "--verify-limit", "1s"),
@@ -364,9 +363,10 @@ def test_nobody_there() -> None:
 def test_headers_go_with_every_question() -> None:
     sent = sent_of()
     with fake_backend(Recorded(sent)) as fake:
-        with Verifier([f"betrace={fake.url}/prefix"], limit_s=0.2, headers={"x-scope": "me"}) as it:
+        targets = parse_targets([f"betrace={fake.url}/prefix"])
+        with Verifier(VerifySettings(targets, (("x-scope", "me"),), limit_s=0.2)) as it:
             it.prepare()
         assert fake.asked and all(path.startswith("/prefix/") for _, path, _, _ in fake.asked)
         assert {headers["x-scope"] for headers in fake.headers} == {"me"}
     with pytest.raises(UsageError):
-        Verifier(["betrace=http://user@x"])
+        parse_targets(["betrace=http://user@x"])

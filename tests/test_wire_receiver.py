@@ -572,9 +572,9 @@ def test_unscanned() -> None:
 @pytest.mark.parametrize("kind", ["auto", "wire", "grpc"])
 def test_in_the_sink(kind: str) -> None:
     """The sink takes the native receiver where it is built, and counts alike with both."""
-    from blaster.sink.process import EmbeddedSink
+    from support import sinks
 
-    with EmbeddedSink("--receiver", kind) as sink:
+    with sinks.started(receiver=kind) as sink:
         with grpc.insecure_channel(sink.endpoint.removeprefix("http://")) as channel:
             for _ in range(3):
                 assert grpc_call(channel)(SPAN * 5, timeout=SETTLE_S) == b""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import fnmatch
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from blaster.backends.client import Base, Client, RequestFailed, parse_base
 from blaster.backends.metrics import Page, read
 from blaster.errors import UsageError
+from blaster.transport.headers import Headers
 from blaster.units import quoted
 
 DEFAULT_METRICS = (
@@ -76,29 +78,56 @@ class Alerts(msgspec.Struct):
     problems: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class ObserveSettings:
+    """Which Prometheus endpoints are read during a run.
+
+    ``pages``: systems and the paths of their metrics; ``alerts``: Prometheus servers; ``metrics``:
+    the names to keep, ``*`` and ``?`` for any. ``headers`` go with every request.
+    """
+
+    pages: tuple[tuple[Base, str], ...] = ()
+    alerts: tuple[Base, ...] = ()
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    headers: Headers = field(default=(), repr=False)
+
+
+def parse_observed(
+    scrapes: Sequence[str], alerts: Sequence[str], metrics: Sequence[str], headers: Headers
+) -> ObserveSettings:
+    """The settings that --scrape, --alerts and --scrape-metric mean. Raises UsageError, naming the
+    option."""
+    if metrics and not scrapes:
+        raise UsageError("--scrape-metric: needs --scrape")
+    for name in metrics:
+        if not 0 < len(name) <= 200 or not all(
+            c.isascii() and (c.isalnum() or c in "_:*?") for c in name
+        ):
+            raise UsageError(
+                f"--scrape-metric {quoted(name)}: must be a metric's name, * and ? stand for any"
+            )
+    return ObserveSettings(
+        pages=tuple(_split(parse_base("--scrape", url, 80)) for url in scrapes),
+        alerts=tuple(parse_base("--alerts", url, PROMETHEUS_PORT) for url in alerts),
+        metrics=tuple(metrics) or DEFAULT_METRICS,
+        headers=headers,
+    )
+
+
 class Observer:
-    """Reads the endpoints before, during and after a run. Raises UsageError for an invalid URL.
+    """Reads the endpoints before, during and after a run.
 
     Call ``begin`` before the workers are forked, ``tick`` once they are (any number of times), and
     ``end`` when they have ended.
     """
 
-    def __init__(
-        self,
-        scrapes: Sequence[str],
-        alerts: Sequence[str],
-        metrics: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        pages = [_split(parse_base("--scrape", url, 80)) for url in scrapes]
+    def __init__(self, settings: ObserveSettings) -> None:
+        headers = dict(settings.headers)
         self._pages = [
-            _ScrapedPage(Client(base, headers or {}), path, metrics or DEFAULT_METRICS)
-            for base, path in pages
+            _ScrapedPage(Client(base, headers), path, settings.metrics)
+            for base, path in settings.pages
         ]
-        self._alerts = [
-            _Alerts(Client(parse_base("--alerts", url, PROMETHEUS_PORT), headers or {}))
-            for url in alerts
-        ]
+        self._alerts = [_Alerts(Client(base, headers)) for base in settings.alerts]
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -253,17 +282,6 @@ def select_metrics(page: Page, wanted: Sequence[str]) -> dict[str, float]:
         if not name.endswith("_bucket") and any(fnmatch.fnmatchcase(name, w) for w in wanted)
     ]
     return {name: sum(page.samples[name].values()) for name in sorted(names)[:MAX_METRICS]}
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """Raise UsageError for a name that no metric can have; * and ? are wildcards."""
-    for name in names:
-        if not 0 < len(name) <= 200 or not all(
-            c.isascii() and (c.isalnum() or c in "_:*?") for c in name
-        ):
-            raise UsageError(
-                f"--scrape-metric {quoted(name)}: must be a metric's name, * and ? stand for any"
-            )
 
 
 def _split(base: Base) -> tuple[Base, str]:

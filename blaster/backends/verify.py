@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -14,9 +14,11 @@ from blaster.backends.client import Base, Client, parse_base
 from blaster.backends.collector import Collector
 from blaster.backends.findings import Backend, Flow, FunnelStage, Sent, Verification
 from blaster.backends.jaeger import Jaeger
+from blaster.backends.policy import SamplingPolicy
 from blaster.backends.tempo import Tempo
 from blaster.backends.waiting import Wait
 from blaster.errors import UsageError
+from blaster.transport.headers import Headers
 from blaster.units import quoted
 
 OPTION = "--verify"
@@ -33,6 +35,22 @@ _ADAPTERS: dict[str, Callable[[Client], Backend]] = {
 DEFAULT_LIMIT_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class VerifySettings:
+    """Which backends are asked about a run, and how.
+
+    ``targets``: names and where they are, None: not said. ``headers`` go with every question.
+    ``limit_s``: how long each is waited for. ``read_back``: traces that a store gives back.
+    ``policy``: the tail sampling that a collector applies.
+    """
+
+    targets: tuple[tuple[str, Base | None], ...] = ()
+    headers: Headers = field(default=(), repr=False)
+    limit_s: float = DEFAULT_LIMIT_S
+    read_back: int = 0
+    policy: SamplingPolicy | None = None
+
+
 @dataclass(slots=True)
 class Answers:
     """The findings of all backends. ``detects``: one of them evaluates rules; ``detected``: the
@@ -46,29 +64,18 @@ class Answers:
 
 class Verifier:
     """Prepares the backends, queries them after the run, and undoes the preparations. A context
-    manager: however the run ends, nothing is left behind in the backends.
+    manager: however the run ends, nothing is left behind in the backends."""
 
-    Raises UsageError for a target that names no backend.
-    """
-
-    def __init__(
-        self,
-        targets: Sequence[str],
-        *,
-        limit_s: float = DEFAULT_LIMIT_S,
-        headers: Mapping[str, str] | None = None,
-        betrace_url: str | None = None,
-    ) -> None:
+    def __init__(self, settings: VerifySettings, *, betrace_url: str | None = None) -> None:
         """``betrace_url``: the URL of betrace if its target has none."""
-        self._limit_s = limit_s
+        self._limit_s = settings.limit_s
         self._backends: list[Backend] = []
-        for name, base in parse_targets(targets):
-            url = (
-                betrace_url
-                if name == "betrace" and betrace_url
-                else f"http://localhost:{PORTS[name]}"
-            )
-            self._backends.append(_ADAPTERS[name](Client(base or _base(name, url), headers or {})))
+        for name, given in settings.targets:
+            url = f"http://localhost:{PORTS[name]}"
+            if name == "betrace" and betrace_url is not None:
+                url = betrace_url
+            base = given or _base(name, url)
+            self._backends.append(_ADAPTERS[name](Client(base, dict(settings.headers))))
 
     @property
     def reads_back(self) -> bool:
@@ -121,9 +128,9 @@ class Verifier:
         self.close()
 
 
-def parse_targets(targets: Sequence[str]) -> list[tuple[str, Base | None]]:
-    """The backends and where they are (None: not said), in the order in which spans come to them.
-    UsageError for another name, for what is no URL, or for one twice."""
+def parse_targets(targets: Sequence[str]) -> tuple[tuple[str, Base | None], ...]:
+    """Return the backends and where they are (None: not said), in the order in which spans come to
+    them. UsageError for another name, for what is no URL, or for one twice."""
     wanted: dict[str, list[str]] = {}
     for target in targets:
         name, _, url = target.partition("=")
@@ -135,17 +142,17 @@ def parse_targets(targets: Sequence[str]) -> list[tuple[str, Base | None]]:
         if url in wanted.setdefault(name, []):
             raise UsageError(f"{OPTION} {quoted(target)}: is given twice")
         wanted[name].append(url)
-    return [
+    return tuple(
         (name, _base(name, url) if url else None) for name in PORTS for url in wanted.get(name, ())
-    ]
+    )
 
 
 def _base(name: str, url: str) -> Base:
     return parse_base(f"{OPTION} {name}", url, PORTS[name])
 
 
-def parse_headers(texts: Sequence[str]) -> dict[str, str]:
-    """The headers of --verify-header. UsageError, without the value, for what is none."""
+def parse_headers(texts: Sequence[str]) -> Headers:
+    """Return the headers of --verify-header. UsageError, without the value, for what is none."""
     headers = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -157,4 +164,4 @@ def parse_headers(texts: Sequence[str]) -> dict[str, str]:
         if not (value.isascii() and value.isprintable()):
             raise UsageError(f"--verify-header {quoted(name)}: its value must be printable ASCII")
         headers[name] = value.strip()
-    return headers
+    return tuple(headers.items())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from blaster.commands import option
+from blaster.job.options import HostOptions, LoadOptions
+from blaster.transport.otlp_options import OtlpOptions
 
 app = typer.Typer(help="Hosts that Dask distributed has started, for run --cluster.")
 
@@ -19,12 +22,11 @@ def _cluster() -> None:
 @app.command(
     epilog="Example:  blaster cluster check tcp://scheduler:8786 --endpoint http://tempo:4317"
 )
+@option.expanded
 def check(
     url: Annotated[str, typer.Argument(help="The Dask scheduler, as tcp://HOST:8786 or tls://.")],
-    endpoint: option.Endpoint = None,
-    transport: option.TransportName = "auto",
-    ca_cert: option.CaCert = None,
-    hosts: option.Hosts = None,
+    options: Annotated[OtlpOptions, option.Only("endpoint", "transport", "ca_cert")],
+    hosts: Annotated[HostOptions, option.Only("hosts")],
     ceiling: Annotated[
         bool,
         typer.Option(help="Measure what each host can send to a sink of its own: some 10 s."),
@@ -42,9 +44,8 @@ def check(
     from blaster.report import cluster_table
     from blaster.transport import otlp_settings
 
-    options = otlp_settings.OtlpOptions(**option.otlp(locals()))
     otlp = otlp_settings.resolve(options)
-    with joined(url, hosts, "stop") as members:
+    with joined(url, hosts.hosts, "stop") as members:
         assert members is not None
         found = examine(members, otlp, ceiling)
     if json:
@@ -55,28 +56,23 @@ def check(
 
 
 @app.command(epilog="Example:  blaster cluster ceiling --workers 2")
+@option.expanded
 def ceiling(
-    transport: option.TransportName = "auto",
-    workers: option.Workers = None,
-    spans_per_trace: option.SpansPerTrace = None,
-    violation_rate: option.ViolationRate = None,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    options: Annotated[
+        LoadOptions, option.Only("transport", "workers", "spans_per_trace", "violation_rate")
+    ],
+    json: option.AsJson = False,
 ) -> None:
     """Measure what this machine can send, against a sink of its own."""
     import msgspec
 
-    from blaster import capacity as finder
-    from blaster import run as load_test
+    from blaster.calibration import calibrate
     from blaster.engine.signals import StopSignals
+    from blaster.job.search import load_job
 
-    options = load_test.Options(
-        transport=transport,
-        workers=workers,
-        spans_per_trace=spans_per_trace,
-        violation_rate=violation_rate,
-    )
+    job = load_job(replace(options, endpoint="http://localhost"))
     with StopSignals() as signals:
-        found = finder.calibrate(options, signals)
+        found = calibrate(job, signals)
     if json:
         typer.echo(msgspec.json.encode(found).decode())
         return

@@ -1,152 +1,158 @@
-"""The options that several commands share, and what is made of them."""
+"""Commands whose options are the fields of dataclasses, and the options of several commands that no
+dataclass takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
-# What is sent, and how: of run, capacity and others.
-ViolationRate = Annotated[
-    str | None, typer.Option(help="Share of traces with a violation, 0 to 1.")
-]
-SpansPerTrace = Annotated[int | None, typer.Option(help="Spans in each trace (default 1).")]
-Workers = Annotated[
-    int | None, typer.Option(help="Worker processes (default: by the rate and the CPUs).")
-]
-Connections = Annotated[
-    int | None, typer.Option(help="Connections of all workers (default: one a worker).")
-]
-Endpoint = Annotated[
-    str | None,
-    typer.Option(
-        help="http(s)://HOST:PORT; else OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, "
-        "OTEL_EXPORTER_OTLP_ENDPOINT, http://localhost:4317."
-    ),
-]
-TransportName = Annotated[
-    str,
-    typer.Option(
-        "--transport",
-        help="auto, wire, grpc, http, betrace (its own ingest) or null; auto follows "
-        "OTEL_EXPORTER_OTLP_PROTOCOL.",
-    ),
-]
-Timeout = Annotated[
-    str | None,
-    typer.Option(help="Deadline of a request (10s); also OTEL_EXPORTER_OTLP_TIMEOUT, in ms."),
-]
-Headers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--header",
-        help="NAME=VALUE, sent with every request; repeatable; also OTEL_EXPORTER_OTLP_HEADERS.",
-    ),
-]
-Encoding = Annotated[
-    str | None, typer.Option(help="protobuf (default) or json; json over HTTP only.")
-]
-Compression = Annotated[
-    str | None,
-    typer.Option(help="none (default), gzip or zstd; also OTEL_EXPORTER_OTLP_COMPRESSION."),
-]
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="In the clear where the endpoint has no scheme.")
-]
-SkipVerify = Annotated[
-    bool,
-    typer.Option("--insecure-skip-verify", help="Trust any server: its certificate is not read."),
-]
-CaCert = Annotated[
-    str | None,
-    typer.Option(help="PEM of whom to trust; also OTEL_EXPORTER_OTLP_CERTIFICATE."),
-]
-ClientCert = Annotated[
-    str | None,
-    typer.Option(help="PEM of our own certificate; also OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE."),
-]
-ClientKey = Annotated[
-    str | None, typer.Option(help="PEM of its key; also OTEL_EXPORTER_OTLP_CLIENT_KEY.")
-]
-Watches = Annotated[
-    list[str] | None,
-    typer.Option(help="PID, NAME or :PORT of processes to sample; repeatable."),
-]
-Faults = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fault", help="A fault of the embedded sink, on purpose; see blaster sink. Repeatable."
-    ),
-]
-Seed = Annotated[int | None, typer.Option(help="Makes the same spans again (default: drawn).")]
-ClusterUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster",
-        help="Send from the hosts of this Dask scheduler, as tcp://HOST:8786 or tls://.",
-    ),
-]
-Hosts = Annotated[
-    int | None, typer.Option(help="How many of the cluster's hosts send (default: all).")
-]
+from blaster.option import GROUPS, OUTPUT, Argument, Option
 
-# What run and send ask of the backends.
-Verify = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Ask a system what came of it: betrace (rules are made and removed), collector, tempo "
-        "or jaeger, each with =URL; repeatable. With --embedded betrace is the sink's stand-in."
-    ),
-]
-VerifyLimit = Annotated[
-    str, typer.Option(help="How long to wait for what comes late, at each question.")
-]
-VerifyHeaders = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--verify-header",
-        help="NAME=VALUE, sent with every question, as a tenant; repeatable.",
-    ),
-]
-
-# Of those that listen.
-ListenHost = Annotated[str, typer.Option(help="Address to listen on.")]
-
-# Where results go.
-AsJson = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
-MarkdownFile = Annotated[
-    str | None, typer.Option(help="Write a Markdown report to this file; - for standard output.")
-]
-HtmlFile = Annotated[
+Json = Annotated[
     str | None,
-    typer.Option(help="Write a report with charts to this file, which opens offline; - likewise."),
+    typer.Option(
+        "--json",
+        help="Write the results to this file; - for standard output.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-CsvFile = Annotated[str | None, typer.Option(help="Write the series, a row a second; - likewise.")]
-JunitFile = Annotated[
-    str | None, typer.Option(help="Write the verdict's checks as JUnit XML; - likewise.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Markdown = Annotated[
+    str | None,
+    typer.Option(
+        "--markdown",
+        help="Write a Markdown report to this file; - for standard output.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Html = Annotated[
+    str | None,
+    typer.Option(
+        "--html",
+        help="Write a report with charts (HTML, opens offline) to this file; - likewise.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Csv = Annotated[
+    str | None,
+    typer.Option(
+        "--csv",
+        help="Write the series, a row a second, to this file; - likewise.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Junit = Annotated[
+    str | None,
+    typer.Option(
+        "--junit",
+        help="Write the verdict's checks as JUnit XML to this file; - likewise.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 GithubSummary = Annotated[
     bool,
-    typer.Option("--github-summary", help="Add the Markdown report to GITHUB_STEP_SUMMARY."),
+    typer.Option(
+        "--github-summary",
+        help="Add the Markdown report to GITHUB_STEP_SUMMARY.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress and no summary.", rich_help_panel=OUTPUT),
+]
+ListenHost = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 
 
-def otlp(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What OtlpOptions takes, of a command's parameters: those of the same name that were given."""
-    from blaster.transport.otlp_settings import OtlpOptions
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Which fields of an options dataclass a command takes: ``Annotated[OtlpOptions, Only(…)]``."""
 
-    names = {field.name for field in fields(OtlpOptions)}
-    return {name: value for name, value in given.items() if name in names and value is not None}
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        object.__setattr__(self, "names", names)
 
 
-def limit_s(text: str) -> float:
-    """--verify-limit in seconds. Raises UsageError."""
-    from blaster.errors import UsageError
-    from blaster.units import parse_duration, quoted
+def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``command`` as typer can read it: each parameter that is an options dataclass stands for its
+    fields that have an Option, which the command is given as one instance."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    taken: dict[str, tuple[type, list[str]]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind, only = _unwrapped(hints[name])
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        options = list(_options(kind, only))
+        taken[name] = kind, [option.name for option in options]
+        parameters += options
+    parameters.sort(key=lambda parameter: _place(parameter.annotation))
 
-    try:
-        return parse_duration(text) / 1e9
-    except ValueError as error:
-        raise UsageError(f"--verify-limit {quoted(text)}: {error}") from None
+    @functools.wraps(command)
+    def call(**given: Any) -> Any:
+        for name, (kind, names) in taken.items():
+            values = {field: given.pop(field) for field in names}
+            given[name] = kind(**{k: v for k, v in values.items() if v is not None})
+        return command(**given)
+
+    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    )
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call
+
+
+def _unwrapped(hint: Any) -> tuple[Any, Only | None]:
+    """A parameter's type, and the fields that it is limited to."""
+    if typing.get_origin(hint) is not Annotated:
+        return hint, None
+    kind, *notes = typing.get_args(hint)
+    return kind, next((note for note in notes if isinstance(note, Only)), None)
+
+
+def _place(hint: Any) -> int:
+    """Where on the help page a parameter stands: arguments first, then panel by panel."""
+    for note in typing.get_args(hint)[1:]:
+        if isinstance(note, OptionInfo) and note.rich_help_panel:
+            return 1 + GROUPS.index(note.rich_help_panel)
+    return 0
+
+
+def _options(kind: type, only: Only | None) -> Iterator[inspect.Parameter]:
+    """The parameters for a dataclass's fields."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        if typing.get_origin(hints[field.name]) is not Annotated:
+            continue
+        if only is not None and field.name not in only.names:
+            continue
+        value, declared = typing.get_args(hints[field.name])[:2]
+        yield _parameter(field, value, declared)
+
+
+def _parameter(field: Field[Any], value: Any, declared: Option | Argument) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    if typing.get_origin(value) is Sequence:
+        value, default = list[str] | None, None  # how typer has it; () where none was given
+    info: Any
+    if isinstance(declared, Argument):
+        info = typer.Argument(help=declared.help)
+    else:
+        name = declared.name or f"--{field.name.replace('_', '-')}"
+        names = [name] if declared.short is None else [name, declared.short]
+        info = typer.Option(*names, help=declared.help, rich_help_panel=declared.group or None)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[value, info],
+    )

@@ -39,7 +39,8 @@ def profile(
     from blaster.engine.machine import this_host
     from blaster.profile import ladder
     from blaster.report import json_file, ladder_table
-    from blaster.transport.otlp_settings import OtlpOptions, resolve
+    from blaster.transport.otlp_options import OtlpOptions
+    from blaster.transport.otlp_settings import resolve
 
     target = None if endpoint is None else resolve(OtlpOptions(endpoint=endpoint))
     if flame_graph is not None:

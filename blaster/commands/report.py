@@ -24,14 +24,11 @@ def report(
             "with the first; a folder holds repeats."
         ),
     ],
-    json: Annotated[
-        str | None,
-        typer.Option(help="Write the results, or the comparison, to this file; - likewise."),
-    ] = None,
-    markdown: option.MarkdownFile = None,
-    html: option.HtmlFile = None,
-    csv: option.CsvFile = None,
-    junit: option.JunitFile = None,
+    json: option.Json = None,
+    markdown: option.Markdown = None,
+    html: option.Html = None,
+    csv: option.Csv = None,
+    junit: option.Junit = None,
     github_summary: option.GithubSummary = False,
     baseline: Annotated[
         str | None, typer.Option(help="Compare with the results kept by this name.")
@@ -48,7 +45,7 @@ def report(
         list[str] | None,
         typer.Option(help="How much worse a figure may be, as 10% or FIGURE=10%; repeatable."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on the console.")] = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Render results, or compare them.
 

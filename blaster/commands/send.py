@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Annotated
+
 import typer
 
 from blaster.commands import option
+from blaster.job.options import VerifyOptions
+from blaster.transport.otlp_options import OtlpOptions
 
 app = typer.Typer()
+
+NOT_OF_ONE_SPAN = {"encoding", "compression"}
 
 
 @app.command(
     epilog="Examples:  blaster send   |   blaster send --endpoint http://collector:4317 "
     "--verify collector=http://collector:8888 --verify tempo=http://tempo:3200"
 )
+@option.expanded
 def send(
-    endpoint: option.Endpoint = None,
-    transport: option.TransportName = "auto",
-    timeout: option.Timeout = None,
-    headers: option.Headers = None,
-    insecure: option.Insecure = False,
-    insecure_skip_verify: option.SkipVerify = False,
-    ca_cert: option.CaCert = None,
-    client_cert: option.ClientCert = None,
-    client_key: option.ClientKey = None,
-    verify: option.Verify = None,
-    verify_limit: option.VerifyLimit = "60s",
-    verify_header: option.VerifyHeaders = None,
+    options: Annotated[
+        OtlpOptions, option.Only(*({f.name for f in fields(OtlpOptions)} - NOT_OF_ONE_SPAN))
+    ],
+    verify: VerifyOptions,
 ) -> None:
     """Send one span (slow-operation, 2 s) and, with --verify, wait until it is seen.
 
     Exit status 1 where it was not accepted, or a backend does not show it.
     """
     from blaster import send as sending
-    from blaster.backends.verify import parse_headers
     from blaster.engine.signals import StopSignals
+    from blaster.job.resolution import resolve_verify
     from blaster.report.sent import show_answers, show_sent
-    from blaster.transport.otlp_settings import OtlpOptions
+    from blaster.transport.otlp_settings import resolve
 
-    options = OtlpOptions(**option.otlp(locals()))
-    limit_s, asked_with = option.limit_s(verify_limit), parse_headers(verify_header or ())
+    asked = resolve_verify(verify)
     with StopSignals() as signals:
-        sent = sending.send(options, verify or (), limit_s, asked_with, signals, show_sent)
+        sent = sending.send(resolve(options), asked, signals, show_sent)
     show_answers(sent)
     raise typer.Exit(0 if sent.arrived else 1)

@@ -23,7 +23,8 @@ from blaster.engine.plan import Plan
 from blaster.measure.instructions import InstructionCounter
 from blaster.scenario.scenario import Scenario, Stage, Workload
 from blaster.transport.factory import Settings, factory
-from blaster.transport.otlp_settings import OtlpOptions, resolve
+from blaster.transport.otlp_options import OtlpOptions
+from blaster.transport.otlp_settings import resolve
 
 SEED = 1
 CONNECT_NS = 400_000_000

@@ -13,6 +13,7 @@ from rich.table import Table
 from blaster.engine.control import Progress as RunProgress
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration, Results
+from blaster.listener import Listener
 from blaster.report import rows
 from blaster.report.live import LiveView
 from blaster.units import format_bytes, format_count
@@ -87,9 +88,9 @@ def _table(title: str) -> Table:
     )
 
 
-class ProgressDisplay:
+class ProgressDisplay(Listener):
     """The progress of a run on standard error: a live view on terminals, plain lines elsewhere.
-    A context manager; pass :meth:`begin`, :meth:`update` and :attr:`control` to the run."""
+    A context manager."""
 
     def __init__(self, quiet: bool, *, keys: bool) -> None:
         """``keys``: whether keys control the run."""

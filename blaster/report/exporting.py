@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 
 from blaster.address import written
 from blaster.engine.control import Progress
@@ -20,6 +19,7 @@ from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration
 from blaster.errors import UsageError
 from blaster.http_server import PROMETHEUS, HttpHandler, HttpServer
+from blaster.listener import Listener
 from blaster.report import otlp_metrics
 from blaster.report.metrics import Metric, exposition, metrics
 from blaster.units import quoted
@@ -30,9 +30,8 @@ PUSH_S = 5.0
 """The interval between pushes; there is one more at the end."""
 
 
-class MetricsExporter:
-    """Serves and pushes metrics, whichever is asked for. A context manager; :meth:`on_begin` and
-    :meth:`on_progress` wrap the hooks of a run."""
+class MetricsExporter(Listener):
+    """Serves and pushes metrics, whichever is asked for. A context manager."""
 
     def __init__(self, address: str | None, otlp_url: str | None, *, quiet: bool = False) -> None:
         """Listen at once, so that a port that is taken is known before the run, and print where,
@@ -63,25 +62,9 @@ class MetricsExporter:
                 file=sys.stderr,
             )
 
-    def on_begin(
-        self, begin: Callable[[Plan, Configuration], None]
-    ) -> Callable[[Plan, Configuration], None]:
-        """Wrap ``begin``: keep the configuration, whose values label all metrics."""
-
-        def both(plan: Plan, configuration: Configuration) -> None:
-            begin(plan, configuration)
-            self._configuration = configuration
-
-        return both
-
-    def on_progress(self, update: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """Wrap ``update``: make the metrics of the interval, too."""
-
-        def both(progress: Progress) -> None:
-            update(progress)
-            self.update(progress)
-
-        return both
+    def begin(self, plan: Plan, configuration: Configuration) -> None:
+        """Keep the configuration, whose values label all metrics."""
+        self._configuration = configuration
 
     def update(self, progress: Progress) -> None:
         """Make the metrics of an interval; serve them from the first one on."""

@@ -8,7 +8,9 @@ from typing import Any
 
 from blaster.engine.results import Results
 from blaster.errors import UsageError
-from blaster.report import github, json_file
+from blaster.listener import Listener
+from blaster.measure.hdr import Latencies
+from blaster.report import github, hdr_file, json_file
 from blaster.report.csv_file import to_csv
 from blaster.report.junit import to_junit
 from blaster.report.markdown import to_markdown
@@ -57,6 +59,30 @@ class Outputs:
             json_file.write(_text(option, found, raw), path)
         if self.github_summary:
             github.add(_text("--markdown", found, raw))
+
+
+class RunFiles(Listener):
+    """The files that are written by the run itself: the results so far, and the latencies.
+
+    ``json``: as in Outputs; ``hdr``: file names. Raises UsageError for what can't be written.
+    """
+
+    def __init__(self, json: str | None, hdr: Sequence[str]) -> None:
+        self._json, self._hdr = json, hdr
+        for path in hdr:
+            json_file.check_writable("--hdr", path)
+
+    @property
+    def wants_latencies(self) -> bool:
+        return bool(self._hdr)
+
+    def checkpoint(self, results: Results) -> None:
+        if self._json is not None and self._json != "-":
+            json_file.write(json_file.to_json(results), self._json)
+
+    def latencies(self, latencies: Latencies) -> None:
+        for path in self._hdr:
+            hdr_file.write(latencies, path)
 
 
 def _text(option: str, found: Results | Capacity, raw: dict[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""``python -m blaster.sink``: what :class:`blaster.sink.process.EmbeddedSink` starts."""
+"""``python -m blaster.sink``: the process that blaster.sink.process.EmbeddedSink starts."""
 
 import sys
 

@@ -32,7 +32,10 @@ class FaultControl:
 
     def set(self, texts: Sequence[str], seed: int) -> None:
         """Replace all faults. Raises UsageError for an invalid fault or seed."""
-        faults = parse_all(texts)
+        self.put(parse_all(texts), seed)
+
+    def put(self, faults: tuple[Fault, ...], seed: int) -> None:
+        """Replace all faults. Raises UsageError for one that no receiver supports, or the seed."""
         check_supported(faults, self._names)
         if not 0 <= seed < 1 << 63:
             raise UsageError(f"--fault-seed {seed}: must be from 0 to 2^63 - 1")

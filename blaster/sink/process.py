@@ -13,16 +13,22 @@ import time
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from blaster.errors import BlasterError
 from blaster.sink.counts import SinkCounts
+from blaster.sink.settings import SinkSettings
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 3.0
 MOST_ANSWER_BYTES = 1 << 16
 
+DEFAULT = SinkSettings()
+"""On free ports of the loopback."""
+
 
 class EmbeddedSink:
-    """Starts the sink on free loopback ports; a context manager.
+    """Starts a sink, by default on free loopback ports; a context manager.
 
     ``endpoint`` and ``http_endpoint`` are where to send OTLP/gRPC and OTLP/HTTP
     (http://127.0.0.1:PORT), ``pid`` is the process to watch, ``api_port`` where its API listens,
@@ -31,13 +37,11 @@ class EmbeddedSink:
     BlasterError when it does not start.
     """
 
-    def __init__(self, *arguments: str) -> None:
-        """``arguments``: further options of ``blaster sink``."""
-        ports = ["--grpc-port", "0", "--http-port", "0", "--api-port", "0"]
-        command = [sys.executable, "-m", "blaster.sink", *ports]
+    def __init__(self, settings: SinkSettings = DEFAULT) -> None:
+        message = msgspec.json.encode(settings).decode()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [*command, "--json", "--parent-pipe", *arguments],
+            [sys.executable, "-m", "blaster.sink", message],
             stdin=subprocess.PIPE,  # its end tells the sink that nobody needs it any more
             stdout=subprocess.PIPE,
             stderr=self._errors,

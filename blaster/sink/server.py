@@ -2,100 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from blaster.address import written
 from blaster.errors import BlasterError, UsageError
 from blaster.sink.api import ApiServer
-from blaster.sink.betrace import QUIRKS, Betrace, check_quirks
-from blaster.sink.capacity import MOST_SPANS_PER_S, OVERLOADS, Capacity
+from blaster.sink.betrace import Betrace
 from blaster.sink.counts import SinkCounts
 from blaster.sink.fault import HTTP
 from blaster.sink.fault_control import FaultControl, Faulty
-from blaster.sink.fault_grammar import parse_all
 from blaster.sink.http_receiver import HttpReceiver
-from blaster.units import parse_duration, quoted
+from blaster.sink.settings import SinkSettings
 
 if TYPE_CHECKING:
     from blaster.sink.exporter import Exporter
 
-DEFAULT_REMEMBER = 1 << 22
-"""IDs remembered: some 45 to 90 MB once so many have come."""
-DEFAULT_MAX_MESSAGE_BYTES = 4 << 20
-"""What gRPC receivers take unless told otherwise."""
-RECEIVERS = ("auto", "wire", "grpc")
 FREEZE_S = 1.0
 """How long SIGUSR1 freezes the sink."""
-
-
-@dataclass(frozen=True, slots=True)
-class SinkOptions:
-    """What ``blaster sink`` is asked for. A port of 0 is any free one.
-
-    ``json``: the line that says it is ready is JSON. ``parent_pipe``: end at the end of standard
-    input, and never outlive the parent. ``remember``: how many IDs are remembered to find
-    duplicates exactly. ``capacity``: the spans a second that it pretends to manage, 0 for no limit;
-    ``overload``: what it does beyond, refuse or queue; ``service_time``: a duration that each
-    answer takes besides; each protocol pretends for itself. ``receiver``: of OTLP/gRPC, wire
-    (native), grpc (grpcio), or auto, which is wire where it was built. ``betrace``: peculiarities
-    of the stand-in for BeTrace; ``violations_endpoint``: where it exports each violation as a span,
-    over OTLP/gRPC. ``fault``: see sink.fault_grammar; ``fault_seed`` seeds their draw.
-    """
-
-    host: str = "127.0.0.1"
-    grpc_port: int = 4317
-    http_port: int = 4318
-    api_port: int = 4319
-    json: bool = False
-    parent_pipe: bool = False
-    remember: int = DEFAULT_REMEMBER
-    capacity: int = 0
-    overload: str = OVERLOADS[0]
-    service_time: str = "0s"
-    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
-    receiver: str = "auto"
-    betrace: Sequence[str] = ()
-    violations_endpoint: str | None = None
-    fault: Sequence[str] = ()
-    fault_seed: int = 0
-
-    def check(self) -> None:
-        """Raises UsageError, naming the option, when a value is out of its range."""
-        for name, value, least, most in (
-            ("grpc-port", self.grpc_port, 0, 65535),
-            ("http-port", self.http_port, 0, 65535),
-            ("api-port", self.api_port, 0, 65535),
-            ("remember", self.remember, 1, 1 << 32),
-            ("fault-seed", self.fault_seed, 0, (1 << 63) - 1),
-            ("capacity", self.capacity, 0, MOST_SPANS_PER_S),
-            ("max-message-bytes", self.max_message_bytes, 1, (1 << 31) - 1),
-        ):
-            if not least <= value <= most:
-                raise UsageError(f"--{name} {value}: must be {least} to {most}")
-        if self.receiver not in RECEIVERS:
-            raise UsageError(f"--receiver {self.receiver}: must be {', '.join(RECEIVERS)}")
-        if self.overload not in OVERLOADS:
-            raise UsageError(f"--overload {quoted(self.overload)}: must be {', '.join(OVERLOADS)}")
-        check_quirks("--betrace", self.betrace)
-        parse_all(self.fault)
-        self.pretended()
-
-    def pretended(self) -> Capacity:
-        """The capacity to pretend. Raises UsageError when the service time is none."""
-        try:
-            service_ns = parse_duration(self.service_time) if self.service_time != "0s" else 0
-        except ValueError as error:
-            raise UsageError(f"--service-time {quoted(self.service_time)}: {error}") from None
-        return Capacity(self.capacity, self.overload, service_ns / 1e9)
 
 
 class Receiver(Faulty, Protocol):
@@ -126,22 +58,24 @@ class Receiver(Faulty, Protocol):
         """What was counted so far."""
 
 
-def serve(options: SinkOptions) -> None:
-    """Receives until SIGTERM, SIGINT or (with ``parent_pipe``) the end of standard input.
+def serve(settings: SinkSettings, *, embedded: bool = False, as_json: bool = False) -> None:
+    """Receive until SIGTERM, SIGINT or, where it is ``embedded``, the end of standard input.
 
-    Prints one line on standard output once it listens. With ``parent_pipe`` SIGINT is ignored:
-    Ctrl-C in a terminal reaches everybody, and the parent still wants the counts. SIGUSR1 freezes
-    it for a second. Call it from the main thread. Raises UsageError when an option is wrong or a
-    port can't be had.
+    Prints one line on standard output once it listens: as JSON with ``as_json`` or ``embedded``.
+    An embedded sink never outlives its parent, and ignores SIGINT: Ctrl-C in a terminal reaches
+    all processes, and the parent still wants the counts. SIGUSR1 freezes it for a second. Call it
+    from the main thread. Raises UsageError when a port can't be listened on.
     """
-    options.check()
-    if options.parent_pipe:
+    if embedded:
         _die_with_parent()
-    with _signals(ignore_sigint=options.parent_pipe) as stop:
-        receiver = _receiver(options)
+    with _signals(ignore_sigint=embedded) as stop:
+        receiver = _receiver(settings)
         http = HttpReceiver(
-            *(options.host, options.http_port, receiver.scan, options.max_message_bytes),
-            options.pretended(),
+            settings.host,
+            settings.http_port,
+            receiver.scan,
+            settings.max_message_bytes,
+            settings.capacity,
         )
 
         def freeze(seconds: float) -> None:
@@ -150,19 +84,19 @@ def serve(options: SinkOptions) -> None:
 
         grpc_port = receiver.start()
         faults = FaultControl([receiver, http], [receiver.kind, HTTP])
-        faults.set(options.fault, options.fault_seed)
-        exporter = _exporter(options)
+        faults.put(settings.faults, settings.fault_seed)
+        exporter = _exporter(settings)
         betrace = Betrace(
-            [receiver], receiver.counts, options.betrace, exporter.add if exporter else None
+            [receiver], receiver.counts, settings.betrace, exporter.add if exporter else None
         )
-        api = ApiServer(options.host, options.api_port, betrace, freeze, faults)
+        api = ApiServer(settings.host, settings.api_port, betrace, freeze, faults)
         thawed = signal.signal(signal.SIGUSR1, lambda *_: freeze(FREEZE_S))
         try:
             http_port = http.start()
             api_port = api.start()
             betrace.start()
-            _say_ready(options, grpc_port, http_port, api_port)
-            _wait(stop, options.parent_pipe)
+            _print_ready(settings.host, grpc_port, http_port, api_port, as_json or embedded)
+            _wait(stop, embedded)
         finally:
             signal.signal(signal.SIGUSR1, thawed)
             api.stop()
@@ -173,37 +107,37 @@ def serve(options: SinkOptions) -> None:
                 exporter.close()
 
 
-def _exporter(options: SinkOptions) -> Exporter | None:
-    if options.violations_endpoint is None:
+def _exporter(settings: SinkSettings) -> Exporter | None:
+    if settings.violations_endpoint is None:
         return None
     from blaster.sink.exporter import Exporter
 
-    return Exporter(options.violations_endpoint)
+    return Exporter(settings.violations_endpoint)
 
 
-def _receiver(options: SinkOptions) -> Receiver:
+def _receiver(settings: SinkSettings) -> Receiver:
     arguments = (
-        *(options.host, options.grpc_port, options.remember, options.max_message_bytes),
-        options.pretended(),
+        settings.host,
+        settings.grpc_port,
+        settings.remember,
+        settings.max_message_bytes,
+        settings.capacity,
     )
-    if options.receiver != "grpc":
+    if settings.receiver != "grpc":
         try:
             from blaster.sink.wire_receiver import WireReceiver
 
             return WireReceiver(*arguments)
         except ImportError as error:
-            if options.receiver == "wire":
-                raise UsageError(
-                    f"--receiver wire: the extension blaster._wire was not built ({error}); "
-                    "choose auto or grpc"
-                ) from None
+            if settings.receiver == "wire":
+                raise UsageError(f"the extension blaster._wire was not built: {error}") from None
     from blaster.sink.grpc_receiver import GrpcReceiver
 
     return GrpcReceiver(*arguments)
 
 
-def _say_ready(options: SinkOptions, grpc_port: int, http_port: int, api_port: int) -> None:
-    if options.json:
+def _print_ready(host: str, grpc_port: int, http_port: int, api_port: int, as_json: bool) -> None:
+    if as_json:
         ready = {
             "grpc_port": grpc_port,
             "http_port": http_port,
@@ -212,7 +146,6 @@ def _say_ready(options: SinkOptions, grpc_port: int, http_port: int, api_port: i
         }
         print(json.dumps(ready), flush=True)
     else:
-        host = options.host
         print(
             f"blaster sink: OTLP/gRPC on {written(host, grpc_port)}, "
             f"OTLP/HTTP on http://{written(host, http_port)}/v1/traces, "
@@ -244,8 +177,8 @@ def _signals(*, ignore_sigint: bool) -> Iterator[int]:
         os.close(tell)
 
 
-def _wait(stop: int, parent_pipe: bool) -> None:
-    watched = [stop, 0] if parent_pipe else [stop]
+def _wait(stop: int, embedded: bool) -> None:
+    watched = [stop, 0] if embedded else [stop]
     while True:
         ready, _, _ = select.select(watched, [], [])
         if stop in ready or os.read(0, 4096) == b"":
@@ -262,28 +195,10 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """``python -m blaster.sink``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="blaster sink", description=__doc__)
-    default = SinkOptions()
-    parser.add_argument("--host", default=default.host)
-    parser.add_argument("--grpc-port", type=int, default=default.grpc_port)
-    parser.add_argument("--http-port", type=int, default=default.http_port)
-    parser.add_argument("--api-port", type=int, default=default.api_port)
-    parser.add_argument("--remember", type=int, default=default.remember)
-    parser.add_argument("--capacity", type=int, default=default.capacity)
-    parser.add_argument("--overload", choices=OVERLOADS, default=default.overload)
-    parser.add_argument("--service-time", default=default.service_time)
-    parser.add_argument("--max-message-bytes", type=int, default=default.max_message_bytes)
-    parser.add_argument("--receiver", choices=RECEIVERS, default=default.receiver)
-    parser.add_argument("--betrace", choices=list(QUIRKS), action="append", default=[])
-    parser.add_argument("--fault", action="append", default=[])
-    parser.add_argument("--fault-seed", type=int, default=default.fault_seed)
-    parser.add_argument("--violations-endpoint", default=default.violations_endpoint)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--parent-pipe", action="store_true")
+def main() -> int:
+    """``python -m blaster.sink SETTINGS``, the settings as JSON; returns the exit status."""
     try:
-        serve(SinkOptions(**vars(parser.parse_args(arguments))))
+        serve(msgspec.json.decode(sys.argv[1], type=SinkSettings), embedded=True)
     except BlasterError as error:
         print(f"blaster sink: {error}", file=sys.stderr)
         return error.exit_status

@@ -6,8 +6,7 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from blaster.errors import UsageError
@@ -15,6 +14,7 @@ from blaster.payload.template import Encoding
 from blaster.transport import choice, compression, endpoint, headers
 from blaster.transport.endpoint import Endpoint, Protocol
 from blaster.transport.headers import Headers
+from blaster.transport.otlp_options import OtlpOptions
 from blaster.transport.tls import Tls
 from blaster.units import parse_duration, quoted
 
@@ -26,24 +26,6 @@ _PROTOCOLS: dict[str, tuple[Protocol, Encoding]] = {
     "http/protobuf": ("http", "protobuf"),
     "http/json": ("http", "json"),
 }
-
-
-@dataclass(frozen=True)
-class OtlpOptions:
-    """The options of the command line; None: not given."""
-
-    endpoint: str | None = None
-    transport: str = "auto"
-    encoding: str | None = None
-    compression: str | None = None
-    timeout: str | None = None
-    headers: Sequence[str] = field(default=(), repr=False)
-    insecure: bool = False
-    insecure_skip_verify: bool = False
-    ca_cert: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster.errors import TargetUnreachable
 from blaster.sink.counts import SinkCounts
-from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice, factory
 from blaster.transport.base import (
     FIRST_NOT_PROCESSED,
@@ -25,7 +24,9 @@ from blaster.transport.base import (
     Status,
     Transport,
 )
-from blaster.transport.otlp_settings import OtlpOptions, resolve
+from blaster.transport.otlp_options import OtlpOptions
+from blaster.transport.otlp_settings import resolve
+from support import sinks
 
 SPANS = 4
 """In each request."""
@@ -69,8 +70,8 @@ class Books:
 class FaultySink:
     """A context manager; ``calls`` counts all requests that were ever sent to it."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.sink = EmbeddedSink(*arguments)
+    def __init__(self, **options: Any) -> None:
+        self.sink = sinks.started(**options)
         self.calls = 0
 
     def __enter__(self) -> FaultySink:
