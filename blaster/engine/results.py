@@ -245,7 +245,8 @@ class WarmedUp(msgspec.Struct):
 class StageResult(msgspec.Struct):
     """One stage: ``spans`` and ``rate`` of all of it, latency and lateness less the warm-up.
 
-    A request belongs to the stage in which it was due, whenever its answer came."""
+    A request belongs to the stage in which it was due, whenever its answer came. ``stage``: as the
+    user wrote it; ``start_spans_per_s`` and ``end_spans_per_s``: its rates, None for max."""
 
     stage: str
     start_s: float
@@ -254,6 +255,8 @@ class StageResult(msgspec.Struct):
     rate: Rate
     latency_ms: Latency
     lateness_ms: Lateness
+    start_spans_per_s: int | None = None
+    end_spans_per_s: int | None = None
 
 
 class Distribution(msgspec.Struct):

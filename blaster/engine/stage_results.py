@@ -35,6 +35,8 @@ def stages_of(run: Run, warmup: int, configuration: Configuration) -> list[Stage
                 rate=rate_of(run, begin, whole, segments),
                 latency_ms=latency_of(run, kept),
                 lateness_ms=lateness_of(run, kept),
+                start_spans_per_s=plan.scenario.stages[number].start_rate,
+                end_spans_per_s=plan.scenario.stages[number].end_rate,
             )
         )
     return results

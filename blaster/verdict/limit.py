@@ -165,8 +165,8 @@ def _growth(results: Results) -> str | None:
     """The evidence that latency and requests in flight grew; None if they did not."""
     points = [p for p in results.series if p.p99_ms is not None and p.t <= results.duration_s + 0.5]
     third = len(points) // 3
-    stages = results.configuration.stages
-    if third == 0 or len(stages) > 1 or " to " in stages[0]:
+    ramps = any(stage.start_spans_per_s != stage.end_spans_per_s for stage in results.stages)
+    if third == 0 or ramps or len(results.configuration.stages) > 1:
         return None  # growth under a growing load is not the target's fault
     first, last = points[:third], points[-third:]
     before, after = (fmean(p.p99_ms or 0.0 for p in part) for part in (first, last))
