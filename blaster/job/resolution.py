@@ -148,14 +148,15 @@ def resolve_verify(
     if not 0 <= read_back <= MOST_READ_BACK:
         raise UsageError(f"--read-back {read_back}: must be from 0 to {MOST_READ_BACK:,}")
     targets = parse_targets(options.verify)
-    if policy is not None and not any(name == "collector" for name, _ in targets):
+    sampling = _optional("--sampling-policy", policy, parse_policy)
+    if sampling is not None and not any(name == "collector" for name, _ in targets):
         raise UsageError("--sampling-policy: needs --verify collector, whose exports it is about")
     return VerifySettings(
         targets=targets,
         headers=parse_headers(options.verify_header),
         limit_s=parsed("--verify-limit", options.verify_limit, parse_duration) / 1e9,
         read_back=read_back,
-        policy=_optional("--sampling-policy", policy, parse_policy),
+        policy=sampling,
     )
 
 
