@@ -28,23 +28,50 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "200", **more}
 
 
+class Launched:
+    """A command that has been started; its output goes to files, so that it never blocks."""
+
+    def __init__(self, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
+        self._arguments = arguments
+        self._out, self._errors = tempfile.NamedTemporaryFile(), tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by wait
+        self._process = _FORKED.Process(
+            target=_command,
+            args=(arguments, environ, os.getcwd(), self._out.name, self._errors.name),
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process.exitcode is None
+
+    def errors(self) -> str:
+        """Return all that it has written to standard error so far."""
+        return Path(self._errors.name).read_text(errors="replace")
+
+    def wait(self, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Return its exit status and output; after ``timeout_s`` it is killed: TimeoutExpired."""
+        command = [*COMMAND, *self._arguments]
+        self._process.join(timeout_s)
+        with self._out, self._errors:
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join()
+                raise subprocess.TimeoutExpired(command, timeout_s)
+            said = [file.read().decode() for file in (self._out, self._errors)]
+        return subprocess.CompletedProcess(command, self._process.exitcode, *said)
+
+
+def launch(*arguments: str, **more: str) -> Launched:
+    """Start ``blaster`` and leave it running; ``more`` are environment variables."""
+    return Launched(arguments, environment(**more))
+
+
 def blaster(
     *arguments: str, timeout_s: float = 60, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs ``blaster`` to its end; ``more`` are environment variables."""
-    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as errors:
-        process = _FORKED.Process(
-            target=_command,
-            args=(arguments, environment(**more), os.getcwd(), out.name, errors.name),
-        )
-        process.start()
-        process.join(timeout_s)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired([*COMMAND, *arguments], timeout_s)
-        said = [file.read().decode() for file in (out, errors)]
-        return subprocess.CompletedProcess([*COMMAND, *arguments], process.exitcode, *said)
+    """Run ``blaster`` to its end; ``more`` are environment variables."""
+    return launch(*arguments, **more).wait(timeout_s)
 
 
 def _command(arguments: tuple[str, ...], environ: dict[str, str], folder: str, *files: str) -> None:
