@@ -14,6 +14,7 @@ from blaster.commands import (
     cluster,
     dashboard,
     doctor,
+    guide,
     profile,
     proxy,
     report,
@@ -31,7 +32,8 @@ app = typer.Typer(
     name="blaster",
     help="A load generator for OpenTelemetry trace backends.",
     epilog="Examples:  blaster run normal --embedded   |   blaster run --help   |   "
-    "blaster report results.json --html report.html   |   blaster --install-completion",
+    "blaster report results.json --html report.html   |   blaster guide   |   "
+    "blaster --install-completion",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,6 +63,7 @@ def _main(
 # As the help lists them.
 for command in (run, capacity, sink, proxy, scenarios, profile, dashboard, send, doctor, report):
     app.add_typer(command.app)
+app.add_typer(guide.app)
 app.add_typer(templates.app, name="templates")
 app.add_typer(cluster.app, name="cluster")
 

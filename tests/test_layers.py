@@ -22,7 +22,7 @@ LAYERS = [
         "_native",
         "_wire",
     },
-    {"otlp"},
+    {"otlp", "guide"},
     {"measure", "proxy"},
     {"chaos"},
     {"scenario"},

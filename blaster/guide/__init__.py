@@ -1,0 +1,1 @@
+"""The manual: Markdown pages, which ``blaster guide`` shows and hosting sites render."""
