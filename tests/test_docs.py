@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -327,3 +328,53 @@ def test_completion_knows_commands_and_options() -> None:
         assert wanted in ran.stdout.split(), ran
     top = cli.blaster("--help").stdout
     assert "--install-completion" in top and "Examples:" in top
+
+
+# For those who change blaster.
+
+ARCHITECTURE = (ROOT / "blaster" / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_architecture_names_every_package_and_no_other() -> None:
+    """The table of layers has each package and module of the top level."""
+    folder = ROOT / "blaster"
+    modules = {file.stem for file in folder.glob("*.py") if not file.stem.startswith("__")}
+    packages = {file.parent.name for file in folder.glob("*/*.py")}
+    table = ARCHITECTURE.partition("## Packages")[2].partition("\n## ")[0]
+    cells = " ".join(re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE))
+    assert set(re.findall(r"`(\w+)/?`", cells)) == modules | packages | {"_native", "_wire"}
+
+
+@pytest.mark.parametrize("page", ["blaster/README.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_exist(page: str) -> None:
+    """A path in backquotes, or a pattern, is one of the tree."""
+    text = (ROOT / page).read_text()
+    base = (ROOT / page).parent
+    for path in re.findall(r"`((?!\.cache)[\w./*]+/[\w./*]+|[\w*]+\.(?:py|c|\*))`", text):
+        below = ("", "native/", "bench/", "engine/")
+        roots = (base, ROOT)
+        assert any(list(r.glob(f"{b}{path}".rstrip("/"))) for r in roots for b in below), path
+
+
+def test_contributing_has_markers_sections_and_benchmarks() -> None:
+    """Each pytest marker, each section of `.ci/run` and each benchmark is explained."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for marker in project["tool"]["pytest"]["ini_options"]["markers"]:
+        name, _, meaning = marker.partition(": ")
+        assert f"| `{name}` | {meaning} |" in CONTRIBUTING, marker
+    (sections,) = re.findall(r"sections=\((\w[\w ]+)\)", CI)
+    for section in ("packages", "install", *sections.split()):
+        assert f"`{section}`" in CONTRIBUTING, section
+    for file in (ROOT / "bench").glob("bench_*.py"):
+        assert f"`{file.name}`" in CONTRIBUTING, file.name
+
+
+def test_every_decision_is_listed() -> None:
+    """The list links each page, and each page begins with a title and a question."""
+    folder = ROOT / "blaster" / "decisions"
+    listed = re.findall(r"\]\((\w+\.md)\)", (folder / "README.md").read_text())
+    assert sorted(listed) == sorted(p.name for p in folder.glob("*.md") if p.name != "README.md")
+    for name in listed:
+        text = (folder / name).read_text()
+        assert text.startswith("# ") and "**Question.**" in text and "**Decision.**" in text, name
