@@ -1,6 +1,8 @@
 #include "arrays.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 void arrays_release(struct arrays *arrays) {
     while (arrays->count > 0)
@@ -23,13 +25,23 @@ void *arrays_bytes(struct arrays *arrays, PyObject *object, int flags, Py_ssize_
     return view->buf;
 }
 
+/* A format of the struct module: one integer in the machine's own byte order. */
+static bool is_integer(const char *format) {
+    if (format == NULL)
+        return true; /* unsigned bytes */
+    if (*format == '@' || *format == '=')
+        format++;
+    return format[0] != 0 && strchr("bBhHiIlLqQnN", format[0]) != NULL && format[1] == 0;
+}
+
 void *arrays_take(struct arrays *arrays, PyObject *object, Py_ssize_t size, int flags,
                   Py_ssize_t *items) {
-    const Py_buffer *view = take(arrays, object, flags);
+    const Py_buffer *view = take(arrays, object, flags | PyBUF_FORMAT);
     if (view == NULL)
         return NULL;
-    if (view->itemsize != size || (uintptr_t)view->buf % (size_t)size != 0) {
-        PyErr_Format(PyExc_TypeError, "array %zu: its items must be aligned and of %zd bytes",
+    if (view->itemsize != size || !is_integer(view->format) ||
+        (uintptr_t)view->buf % (size_t)size != 0) {
+        PyErr_Format(PyExc_TypeError, "array %zu: its items must be aligned integers of %zd bytes",
                      arrays->count, size);
         return NULL;
     }

@@ -14,7 +14,8 @@ struct arrays {
 /* The bytes of a contiguous array, whatever its items; NULL with an exception. */
 void *arrays_bytes(struct arrays *arrays, PyObject *object, int flags, Py_ssize_t *length);
 
-/* The items of a contiguous array of this item size; NULL with an exception. */
+/* The items of a contiguous array of integers, signed or not, of this item size; NULL with an
+ * exception. */
 void *arrays_take(struct arrays *arrays, PyObject *object, Py_ssize_t size, int flags,
                   Py_ssize_t *items);
 

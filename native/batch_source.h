@@ -5,6 +5,7 @@
 #ifndef BLASTER_BATCH_SOURCE_H
 #define BLASTER_BATCH_SOURCE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,10 @@
 
 struct batch_source {
     void *context;
+    /* Takes it for one user at a time, who gives it back; false when another has it. To be called
+     * with the GIL, as all that could change it meanwhile is. */
+    bool (*acquire)(void *context);
+    void (*release)(void *context);
     /* How many there are still. */
     size_t (*left)(void *context);
     /* The length of the next. */

@@ -19,7 +19,7 @@ typedef struct {
     size_t room_traces;
     struct arrays arrays; /* what is to be made: held until the next begin */
     struct batch_source source;
-    bool busy; /* a call runs without the GIL */
+    bool busy; /* a call runs without the GIL, or a client sends from it */
 } Batches;
 
 /* What the variant takes of each column is what the part of a cell makes. */
@@ -64,6 +64,15 @@ static int read_parts(Batches *self) {
     return 0;
 }
 
+static bool source_acquire(void *context) {
+    Batches *self = context;
+    const bool idle = !self->busy;
+    self->busy = true;
+    return idle;
+}
+
+static void source_release(void *context) { ((Batches *)context)->busy = false; }
+
 static size_t source_left(void *context) {
     const Batches *self = context;
     return self->kernel.rows.count - self->kernel.next;
@@ -104,7 +113,14 @@ static PyObject *batches_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->template = (Template *)Py_NewRef(template);
     self->kernel.mix = &self->columns->kernel;
     self->kernel.template = &self->template->kernel;
-    self->source = (struct batch_source){self, source_left, source_length, source_write};
+    self->source = (struct batch_source){
+        .context = self,
+        .acquire = source_acquire,
+        .release = source_release,
+        .left = source_left,
+        .length = source_length,
+        .write = source_write,
+    };
     if (read_parts(self) < 0) {
         Py_DECREF((PyObject *)self);
         return NULL;

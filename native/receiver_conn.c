@@ -37,6 +37,7 @@ void *conn_next_due(struct conn_shared *shared) {
         return NULL;
     struct conn *conn = stream->conn;
     stream_cancel_deferred(shared, stream);
+    stream->since = shared->now;
     if (conn->phase != ENDED)
         stream_answer(conn, stream);
     return conn->owner;
@@ -66,8 +67,11 @@ void conn_tick(struct conn *conn) {
         return;
     }
     bool resting = conn->phase == IN_HEAD && conn->gathered_length == 0 && conn->block_stream == 0;
-    while (conn->oldest != NULL && now - conn->oldest->opened > limits->request_timeout) {
-        struct stream *stream = conn->oldest;
+    for (struct stream *stream = conn->oldest, *newer; stream != NULL; stream = newer) {
+        newer = stream->newer;
+        /* A call that waits for its answer's time is ours to end, and not the peer's. */
+        if (stream->answer_at != 0 || now - stream->since <= limits->request_timeout)
+            continue;
         if (stream->opened_answer)
             stream_error(conn, stream, NGHTTP2_CANCEL);
         else

@@ -47,8 +47,8 @@ struct stream {
     struct conn *conn;
     int64_t answer_at; /* 0: the answer was not put off */
     struct message_buffer *buffer;
-    int64_t opened;
-    int64_t window;         /* bytes of DATA that the peer lets us send */
+    int64_t since;  /* when it was opened, or its answer began: what its timeout counts from */
+    int64_t window; /* bytes of DATA that the peer lets us send */
     int64_t content_length; /* -1: none was given */
     int64_t received;       /* bytes of DATA without padding */
     uint32_t id;

@@ -44,6 +44,13 @@ static size_t class_of(size_t length) {
     return index;
 }
 
+/* Whether so many more bytes fit the budget, perhaps without the idle buffers. */
+static bool affords(struct message_pool *pool, size_t more) {
+    if (pool->committed + more > pool->budget)
+        pool_clear(pool);
+    return pool->committed + more <= pool->budget;
+}
+
 struct message_buffer *pool_take(struct message_pool *pool, size_t length) {
     size_t index = class_of(length);
     if (index >= POOL_CLASSES)
@@ -55,6 +62,8 @@ struct message_buffer *pool_take(struct message_pool *pool, size_t length) {
         pool->idle_bytes -= buffer->touched;
         return buffer;
     }
+    if (!affords(pool, PAGE)) /* its header is written to at once */
+        return NULL;
     size_t mapped = (size_t)SMALLEST << index;
     buffer = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED)
@@ -75,11 +84,8 @@ bool pool_touch(struct message_pool *pool, struct message_buffer *buffer, size_t
     if (end <= buffer->touched)
         return true;
     size_t more = end - buffer->touched;
-    if (pool->committed + more > pool->budget) {
-        pool_clear(pool);
-        if (pool->committed + more > pool->budget)
-            return false;
-    }
+    if (!affords(pool, more))
+        return false;
     pool->committed += more;
     buffer->touched = end;
     return true;

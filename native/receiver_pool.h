@@ -34,7 +34,7 @@ void pool_clear(struct message_pool *pool); /* frees the idle buffers */
 /* To be called now and then: frees the idle buffers when none was needed since the last time. */
 void pool_tick(struct message_pool *pool);
 
-/* A buffer for a message of length bytes; NULL when memory is short. */
+/* A buffer for a message of length bytes; NULL when memory is short, or the budget used up. */
 struct message_buffer *pool_take(struct message_pool *pool, size_t length);
 
 /* To be called before the first `filled` bytes are relied upon; false when that would take more

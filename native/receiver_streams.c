@@ -26,7 +26,7 @@ struct stream *stream_open(struct conn *conn, uint32_t id) {
     memset(stream, 0, sizeof *stream);
     stream->id = id;
     stream->conn = conn;
-    stream->opened = shared->now;
+    stream->since = shared->now;
     stream->window = conn->peer_initial_window;
     stream->older = conn->newest;
     if (conn->newest != NULL)

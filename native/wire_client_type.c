@@ -114,12 +114,20 @@ static int64_t send_source(ClientObject *self, PyObject *capsule, struct wire_ba
     batches->source = PyCapsule_GetPointer(capsule, BATCH_SOURCE);
     if (batches->source == NULL)
         return -1;
-    if (batches->source->left(batches->source->context) < (size_t)batches->count) {
-        PyErr_SetString(PyExc_ValueError, "the source has fewer batches");
+    const struct batch_source *source = batches->source;
+    if (!source->acquire(source->context)) {
+        PyErr_SetString(PyExc_RuntimeError, "the batches are in use by another thread");
         return -1;
     }
-    Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
-    Py_END_ALLOW_THREADS return offered;
+    if (source->left(source->context) >= (size_t)batches->count) {
+        Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
+        Py_END_ALLOW_THREADS
+    } else {
+        PyErr_SetString(PyExc_ValueError, "the source has fewer batches");
+        offered = -1;
+    }
+    source->release(source->context);
+    return offered;
 }
 
 /* Batches that stand in a buffer, cut by their offsets. */

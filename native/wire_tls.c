@@ -230,9 +230,11 @@ ssize_t wire_tls_send(struct wire_tls_link *link, int fd, const struct iovec *io
     int taken = SSL_write(link->ssl, link->stage, (int)length);
     if (taken <= 0)
         return broken(link, NULL);
-    if (flush(link, fd) < 0)
+    if (flush(link, fd) < 0 && link->at == 0) {
+        link->length = 0; /* nothing of it has left, and nothing of it will */
         return -1;
-    return taken;
+    }
+    return taken; /* some of it has left: what is wrong is said at the next call */
 }
 
 ssize_t wire_tls_recv(struct wire_tls_link *link, int fd, void *to, size_t room) {

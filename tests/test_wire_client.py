@@ -343,6 +343,9 @@ def test_honours_windows() -> None:
         run.check(4)
         got = {s: state.received for s, state in peer.wires[0].streams.items() if s > 1}
         assert run.statuses() == {"NO_ANSWER_TIMEOUT": 4}
+        late = soon(5.0)
+        while len(peer.wires[0].resets) < 4 and time.monotonic_ns() < late:
+            time.sleep(0.001)
         assert set(peer.wires[0].resets) == {3, 5, 7, 9}  # each was cancelled
         assert all(count <= 1000 for count in got.values())
 
@@ -669,6 +672,38 @@ def test_what_was_made_is_not_offered_beyond_its_time() -> None:
         run.transport.drain(soon(1.0))
         assert run.counts.words[:2].tolist() == [offered, 5 * offered]
         assert run.statuses() == {"OK": offered}
+
+
+def test_batches_in_use_are_not_replaced() -> None:
+    """While a client makes batches, nobody else can begin others or take the next of them."""
+    counts = np.ones(1, np.int64)
+    zeros = np.zeros(1, np.int64)
+    digits = np.zeros(16, np.uint32)
+
+    def send_elsewhere() -> None:
+        with running(peer.port) as other:
+            other.transport.send(Chunk(zeros, counts, made=batches), soon(1.0))
+
+    with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
+        chunk = run.made([5] * 4, spacing_ns=SECOND)
+        batches = chunk.made
+        assert batches is not None
+        sending = threading.Thread(target=run.transport.send, args=(chunk, soon(9.0)))
+        sending.start()
+        while not run.sent[0]:
+            time.sleep(0.001)
+        for use in (
+            lambda: batches.begin(zeros, counts, zeros, zeros, zeros, digits, counts.copy()),
+            lambda: next(batches),
+            send_elsewhere,
+        ):
+            with pytest.raises(RuntimeError, match="in use"):
+                use()
+        run.stop[0] = 1
+        sending.join()
+        left = len(list(batches))
+        assert int(run.sent[0]) + left == 4
+        assert left >= 1
 
 
 @pytest.mark.parametrize(("traces", "status"), [(5, "REFUSED_STREAM"), (2000, "OK")])

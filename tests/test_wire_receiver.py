@@ -273,6 +273,31 @@ def test_buffered_bytes_are_bounded() -> None:
         assert until(lambda: receiver.traffic()["buffered"] == 0)  # kept for a while, then freed
 
 
+def test_what_is_only_announced_is_bounded() -> None:
+    """However many messages have only begun, they take no more than max_buffered."""
+    most = 100 * 4096
+    with receiving(max_buffered=most) as receiver, HostileClient(receiver.port) as client:
+        announced = h2.message(b"x", length=4 << 20)
+        calls = b"".join(h2.call(i, announced, end=False) for i in range(1, 400, 2))
+        got = heard(client, START + calls)
+        assert receiver.traffic()["buffered"] <= most
+        assert list(got.statuses.values()) == [h2.RESOURCE_EXHAUSTED] * 100
+
+
+def test_an_answer_that_is_put_off_is_no_late_call() -> None:
+    """A call whose answer takes longer than a call may take to arrive is answered all the same."""
+    with (
+        receiving(request_timeout_s=1.0, service_time_s=2.5) as receiver,
+        HostileClient(receiver.port) as client,
+    ):
+        client.send(START + h2.call(1, GOOD))
+        late = time.monotonic() + SETTLE_S
+        while not client.heard.statuses and time.monotonic() < late:
+            client.listen(time.monotonic() + 0.1)
+        assert client.heard.statuses == {1: 0}
+        assert spans(receiver) == 1
+
+
 def test_connections_are_bounded() -> None:
     with receiving(max_connections=3) as receiver, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(HostileClient(receiver.port)) for _ in range(3)]

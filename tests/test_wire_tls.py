@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import ssl
+import subprocess
+import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -251,3 +255,73 @@ def test_connections_do_not_leak(authority: Authority, server: Pair) -> None:
     with hostile.peer(hostile.Wire.serve, context=context_of(server)) as peer:
         before = rounds(10)
         assert rounds(40) - before < 4 << 20
+
+
+BREAKS_OFF = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+/* The first long write takes BYTES of it (0: none), and the connection is lost at the next. */
+ssize_t send(int fd, const void *bytes, size_t length, int flags) {
+    static int writes;
+    ssize_t (*real)(int, const void *, size_t, int) = dlsym(RTLD_NEXT, "send");
+    const size_t most = strtoul(getenv("BYTES"), NULL, 10);
+    if (writes > 1 || (writes == 0 && length < 50000))
+        return real(fd, bytes, length, flags);
+    if (writes++ == 0 && most > 0)
+        return real(fd, bytes, most, flags);
+    writes = 2;
+    shutdown(fd, SHUT_RDWR);
+    errno = ECONNRESET;
+    return -1;
+}
+"""
+
+SENDS_ONE = """
+import sys, time
+import numpy as np
+from blaster.transport.base import RAISED, Chunk, Status
+from blaster.transport.tls import Tls
+from blaster.transport.wire import WireTransport
+
+sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+transport = WireTransport(host="127.0.0.1", port=int(sys.argv[1]), connections=1, in_flight=4,
+                          timeout_s=5.0, metadata=[], tls=Tls(sys.argv[2]), sent=sent, stop=stop)
+transport.connect(5.0)
+late = time.monotonic_ns() + 5 * 10**9
+transport.send(Chunk.of([bytes(60_000)], np.zeros(1, np.int64), np.ones(1, np.int64)), late)
+transport.drain(late)
+print(*(Status(int(status)).name for status in transport.outcomes()["status"]))
+transport.close()
+"""
+
+
+@pytest.mark.parametrize(("taken", "status"), [(1000, "CONNECTION_LOST"), (0, "OK")])
+def test_a_write_that_breaks_off(
+    authority: Authority, server: Pair, tmp_path: Path, taken: int, status: str
+) -> None:
+    """A request of which some bytes left is not sent again; one of which none did is."""
+    source, library, script = tmp_path / "send.c", tmp_path / "send.so", tmp_path / "sends_one.py"
+    source.write_text(BREAKS_OFF)
+    script.write_text(SENDS_ONE)
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+    with hostile.peer(hostile.Wire.serve, context=context_of(server)) as peer:
+        done = subprocess.run(
+            [sys.executable, script, str(peer.port), authority.file],
+            env=os.environ
+            | {
+                "LD_PRELOAD": preloaded,
+                "BYTES": str(taken),
+                "PYTHONPATH": str(Path(__file__).parent.parent),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert done.stdout.split() == [status]
