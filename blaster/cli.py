@@ -82,5 +82,7 @@ def main(signals: StopSignals) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"blaster: {' '.join(message.split())}", file=sys.stderr)
+    from blaster.text import clean
+
+    print(clean(f"blaster: {' '.join(message.split())}"), file=sys.stderr)
     sys.exit(status)

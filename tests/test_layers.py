@@ -14,6 +14,7 @@ LAYERS = [
         "__init__",
         "errors",
         "units",
+        "text",
         "address",
         "http_server",
         "process_title",

@@ -36,20 +36,19 @@ def capacity(
     from blaster.job.search import resolve_search
     from blaster.report import capacity as report
     from blaster.report.outputs import Outputs
+    from blaster.report.show import show
     from blaster.verdict.trial import Trial
 
     outputs = Outputs(json=json, html=html, csv=csv)
     outputs.check()
     console = Console(stderr=outputs.takes_stdout, soft_wrap=True)
 
-    def show(trial: Trial) -> None:
+    def show_trial(trial: Trial) -> None:
         if not quiet:
             console.print(report.trial_line(trial), markup=False, highlight=False)
 
     with StopSignals() as signals, joined(cluster.cluster, cluster.hosts, "stop") as members:
         search = resolve_search(options, members)
-        found = finder.find(search, signals, show, cluster=members)
-        outputs.write(found)
-    if not quiet:
-        report.summary(found, console)
+        found = finder.find(search, signals, show_trial, cluster=members)
+        show(found, outputs, quiet=quiet)
     raise typer.Exit(1 if found.ndr is None else 0)

@@ -64,14 +64,13 @@ def run(
     signals: StopSignals = context.obj
     if cluster.cluster is not None:
         signals.release()  # the hosts may take long to find, and there is no run without them
-    from rich.console import Console
-
     from blaster import run as load_test
     from blaster.cluster.joined import joined
     from blaster.job.resolution import resolve
     from blaster.listener import Listeners
     from blaster.report import console, exporting
     from blaster.report.outputs import Outputs, RunFiles
+    from blaster.report.show import show
 
     outputs = Outputs(json, markdown, html, csv, junit, github_summary)
     outputs.check()
@@ -87,10 +86,7 @@ def run(
             Listeners(display, exported, files),
             cluster=members,
         )
-    outputs.write(results)
-    if not quiet:
-        # Standard output is the file's where a file was sent there.
-        console.summary(results, Console(stderr=outputs.takes_stdout, soft_wrap=True))
+    show(results, outputs, quiet=quiet)
     assert results.verdict is not None
     if results.interrupted:
         raise typer.Exit(130)

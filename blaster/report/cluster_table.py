@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blaster.cluster.check import HostCheck
+from blaster.text import clean
 
 
 def to_json(hosts: Sequence[HostCheck]) -> str:
@@ -36,4 +37,4 @@ def show(hosts: Sequence[HostCheck], console: Console) -> None:
     for host in hosts:
         for wrong in ("" if host.round_trip_ms is not None else host.endpoint, host.said):
             if wrong:
-                console.print(f"{host.host}: {wrong}", markup=False, highlight=False)
+                console.print(clean(f"{host.host}: {wrong}"), markup=False, highlight=False)

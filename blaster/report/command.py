@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from blaster.engine.results import Results
 from blaster.errors import UsageError
-from blaster.report import baselines, capacity, comparison, console, github, json_file
+from blaster.report import baselines, comparison, github, json_file
 from blaster.report.document import Document
 from blaster.report.outputs import Outputs
+from blaster.report.show import show
 from blaster.units import quoted
 from blaster.verdict import comparison as judge
 from blaster.verdict.comparison import Comparison
@@ -56,7 +56,7 @@ def report(options: ReportOptions) -> bool:
     if len(groups) > 1:
         regressed = _compare(options, groups, screen)
     elif options.save_baseline is None or outputs.any:
-        _render(options, outputs, groups[0], screen)
+        _render(options, outputs, groups[0])
     if options.save_baseline is not None:
         if regressed:
             message = f"not saved as {options.save_baseline}: there is a regression"
@@ -80,9 +80,7 @@ def _check_kinds(groups: Sequence[tuple[str, list[Document]]]) -> None:
                 )
 
 
-def _render(
-    options: ReportOptions, outputs: Outputs, group: tuple[str, list[Document]], screen: Console
-) -> None:
+def _render(options: ReportOptions, outputs: Outputs, group: tuple[str, list[Document]]) -> None:
     path, documents = group
     if len(documents) > 1:
         raise UsageError(
@@ -90,13 +88,7 @@ def _render(
             "folder, file or --baseline to compare with"
         )
     (document,) = documents
-    outputs.write(document.found, document.raw)
-    if options.quiet:
-        return
-    if isinstance(document.found, Results):
-        console.summary(document.found, screen)
-    else:
-        capacity.summary(document.found, screen)
+    show(document.found, outputs, quiet=options.quiet, raw=document.raw)
 
 
 def _compare(

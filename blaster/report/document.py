@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ import msgspec
 
 from blaster.engine.results import Results
 from blaster.errors import UsageError
+from blaster.text import cleaned
 from blaster.units import format_bytes, quoted
 from blaster.verdict.capacity import Capacity
 
 MAX_BYTES = 256 << 20
 """The largest file that is read; results are far smaller."""
-
-# Terminals obey control characters: those of a file are shown instead.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ def read(path: str) -> Document:
                 f"{quoted(path)}: {format_bytes(size)} is too large for results "
                 f"(at most {format_bytes(MAX_BYTES)})"
             )
-        raw = _cleaned(msgspec.json.decode(Path(path).read_bytes()))
+        raw = cleaned(msgspec.json.decode(Path(path).read_bytes()))
     except OSError as error:
         raise UsageError(f"{quoted(path)}: cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -68,13 +65,3 @@ def of(raw: Any, path: str) -> Document:
         raise UsageError(
             f"{quoted(path)}: not results as this version of blaster writes them: {error}"
         ) from None
-
-
-def _cleaned(node: Any) -> Any:
-    if isinstance(node, str):
-        return _CONTROL.sub("\ufffd", node)
-    if isinstance(node, list):
-        return [_cleaned(item) for item in node]
-    if isinstance(node, dict):
-        return {_cleaned(key): _cleaned(value) for key, value in node.items()}
-    return node

@@ -15,7 +15,7 @@ def to_markdown(results: Results) -> str:
     verdict = results.verdict
     return "\n".join(
         [
-            f"# Load test {results.scenario}, {results.started_at[:10]}",
+            f"# Load test {_escaped(results.scenario)}, {results.started_at[:10]}",
             "",
             "## Configuration",
             "",
@@ -35,11 +35,13 @@ def to_markdown(results: Results) -> str:
             "## Conclusion",
             "",
             f"**{'Passed' if verdict.passed else 'Failed'}.** "
-            f"Limited by: {verdict.limited_by} ({verdict.reason}).",
+            f"Limited by: {verdict.limited_by} ({_escaped(verdict.reason)}).",
             "",
             *(
-                f"- {check.name}: {rows.mark(check)} (expected {check.expected}; "
-                f"actual {check.actual})"
+                _escaped(
+                    f"- {check.name}: {rows.mark(check)} (expected {check.expected}; "
+                    f"actual {check.actual})"
+                )
                 for check in verdict.checks
             ),
             "",
@@ -77,9 +79,10 @@ def _stages(results: Results) -> list[str]:
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table. Cells are escaped."""
     lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
 
 
-def _cell(text: str) -> str:
+def _escaped(text: str) -> str:
+    """The text without any markup in it."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\|`*_\[\]])", r"\\\1", text)

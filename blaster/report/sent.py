@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blaster.send import SentSpan
+from blaster.text import clean
 
 
 def show_sent(sent: SentSpan) -> None:
@@ -10,7 +11,7 @@ def show_sent(sent: SentSpan) -> None:
     print(f"trace {sent.trace_id.hex()}")
     print(f"span  {sent.span_id.hex()}")
     why = f": {sent.message}" if sent.message else ""
-    print(f"sent to {sent.endpoint}: {sent.status}{why}", flush=True)
+    print(clean(f"sent to {sent.endpoint}: {sent.status}{why}"), flush=True)
 
 
 def show_answers(sent: SentSpan) -> None:
@@ -20,7 +21,7 @@ def show_answers(sent: SentSpan) -> None:
     for stage in sent.answers.stages:
         seen = "not known" if stage.spans is None else f"{stage.spans:,} {stage.unit}"
         why = f" ({stage.reason})" if stage.reason else ""
-        print(f"{stage.stage}: {seen}{why}")
+        print(clean(f"{stage.stage}: {seen}{why}"))
     for asked in sent.answers.verifications:
         for line in (*asked.problems, *asked.summary_lines()):
-            print(f"  {line}")
+            print(clean(f"  {line}"))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from blaster.payload.capture.capture import MAX_DISTINCT, Capture, Key, Pattern, Values
+from blaster.text import clean, cleaned
 from blaster.units import format_bytes
 
 MAX_ROWS = 20
@@ -28,7 +29,7 @@ def to_json(capture: Capture) -> str:
         "shapes": [_shape(pattern) for pattern in capture.patterns],
         "notes": capture.notes,
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+    return msgspec.json.format(msgspec.json.encode(cleaned(document)), indent=2).decode() + "\n"
 
 
 def _shape(pattern: Pattern) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _counted(item: tuple[Key, Values]) -> tuple[Key, int]:
 def show(capture: Capture, console: Console) -> None:
     """Print the shapes, the most frequent first, and the attributes that vary in each."""
     console.print(
-        f"{escape(capture.path)}: {capture.format}, {capture.traces:,} traces, "
+        f"{_cell(capture.path)}: {capture.format}, {capture.traces:,} traces, "
         f"{capture.spans:,} spans; sent as {len(capture.shapes):,} templates",
         highlight=False,
     )
@@ -75,7 +76,7 @@ def show(capture: Capture, console: Console) -> None:
             *(f"{count:,}" for count in _counts(pattern)),
             format_bytes(pattern.bytes / pattern.traces),
             f"{pattern.duration_ns / pattern.traces / 1e6:,.1f}",
-            escape(pattern.root),
+            _cell(pattern.root),
         )
     console.print(table)
     _more(len(capture.patterns), console)
@@ -88,14 +89,14 @@ def show(capture: Capture, console: Console) -> None:
     ]
     for number, (service, span, attribute), count in rows[:MAX_ROWS]:
         values = f"{count:,}" + ("+" if count == MAX_DISTINCT else "")
-        table.add_row(str(number), *map(escape, (service, span or "resource", attribute)), values)
+        table.add_row(str(number), *map(_cell, (service, span or "resource", attribute)), values)
     if rows:
         console.print(table)
         _more(len(rows), console)
     else:
         console.print("No attribute varies among the traces of a shape.")
     for note in capture.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {_cell(note)}", highlight=False)
 
 
 _STYLE: dict[str, Any] = {
@@ -105,6 +106,10 @@ _STYLE: dict[str, Any] = {
     "padding": (0, 2, 0, 0),
     "header_style": "bold",
 }
+
+
+def _cell(text: str) -> str:
+    return escape(clean(text))
 
 
 def _counts(pattern: Pattern) -> tuple[int, ...]:

@@ -58,11 +58,13 @@ class Peer:
     """Listens on loopback; answers empty requests well and all others with ``answer``.
 
     ``bodies``: of the requests, but for the empty ones. ``early``: answers before it has read the
-    body. ``heads``: of all requests.
+    body. ``heads``: of all requests. ``greets`` False: empty requests get ``answer``, too.
     """
 
-    def __init__(self, answer: Answer, *, early: bool = False, port: int = 0) -> None:
-        self._answer, self._early = answer, early
+    def __init__(
+        self, answer: Answer, *, early: bool = False, greets: bool = True, port: int = 0
+    ) -> None:
+        self._answer, self._early, self._greets = answer, early, greets
         self.bodies: list[bytes] = []
         self.heads: list[bytes] = []
         self.connections = 0
@@ -91,7 +93,7 @@ class Peer:
                     head += line
                 self.heads.append(head)
                 length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
-                if length <= 2:
+                if length <= 2 and self._greets:
                     reader.read(length)
                     connection.sendall(OK)
                     continue
@@ -162,9 +164,11 @@ def chunk(count: int, size: int = 100, spans: int = 10, first: int = 0) -> Chunk
 
 
 @contextlib.contextmanager
-def peer(answer: Answer, *, early: bool = False, port: int = 0) -> Iterator[Peer]:
+def peer(
+    answer: Answer, *, early: bool = False, greets: bool = True, port: int = 0
+) -> Iterator[Peer]:
     """A Peer for the time of the context."""
-    made = Peer(answer, early=early, port=port)
+    made = Peer(answer, early=early, greets=greets, port=port)
     try:
         yield made
     finally:
