@@ -4,6 +4,7 @@ import json
 import re
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def progress(response_us: list[int]) -> Progress:
     segment.response.record(np.array(response_us, np.int64) * 1000)
     run = Run(plan=plan, ledger=ledger, started_at=0.0, start_ns=0)
     point = Point(2.5, 100, 99, 1, 4, 1.0, 12.5, 10**7, 5.0, 2 * 10**7, 1.0, 7)
+    run.series.add(replace(point, t=1.5, scheduled=251))
+    run.series.add(point)
     return Progress(run, point, plan.scenario.duration_ns)
 
 

@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blaster.engine.due import DueSpans
+from blaster.engine.ledger import Ledger
+from blaster.engine.plan import Plan
 from blaster.engine.recovery import recovery
+from blaster.engine.run import Run
 from blaster.engine.segments import SLICES, Segments, interval_ns
 from blaster.engine.series import MOST_POINTS, Point, Thinned, merge_points
 from blaster.engine.steady import leaks, steadiness
@@ -13,6 +17,7 @@ from blaster.scenario.loading import load
 from blaster.scenario.scenario import Scenario, WarmUp, parse_stages
 
 MB = 1_000_000
+SECOND = 10**9
 NOISE = np.random.default_rng(1)
 
 
@@ -175,3 +180,48 @@ def test_segments_of_a_warmup_to_be_found() -> None:
     assert interval_ns(plan) == 200_000_000
     many = scenario(",".join(["1@1s"] * 500))
     assert len(Segments.of(many)) == 1, "too many stages are not kept apart"
+
+
+def run_until(end_s: float, *, load_s: float = 10.0, points: int = 10) -> Run:
+    """A run of 100 spans a second, with a point each second, that ends when ``end_s`` says."""
+    plan = Plan.of(scenario(f"100@{load_s}s"), seed=1, workers=1)
+    run = Run(plan, Ledger(1, plan.segments), 0.0, start_ns=SECOND)
+    for second in range(points):
+        run.series.add(point(second + 1.003, scheduled=100, accepted=100))
+    run.end_ns = SECOND + round(end_s * SECOND)
+    if end_s < load_s:
+        run.ledger.control.stop_ns = run.end_ns
+    return run
+
+
+@pytest.mark.parametrize(
+    ("end_s", "points", "ends"),
+    [
+        (10.05, 10, [10.003]),  # the last answers, after the load
+        (10.9, 10, [10.003]),
+        (9.4, 9, [9.4]),  # less than half a second of load
+        (9.7, 9, [9.003, 9.7]),
+        (0.05, 0, [0.05]),
+    ],
+)
+def test_the_last_second_is_no_cliff(end_s: float, points: int, ends: list[float]) -> None:
+    """What comes after the load belongs to its last interval, and so does a short rest of it."""
+    run = run_until(end_s, points=points)
+    run.end_series(point(end_s, scheduled=3, accepted=5))
+    found = run.series.items
+    assert [p.t for p in found][-len(ends) :] == ends
+    assert sum(p.accepted for p in found) == 100 * points + 5
+    assert sum(p.scheduled for p in found) == 100 * points + 3
+
+
+@pytest.mark.parametrize("stages", ["1000@1s", "0..900@700ms,300@500ms"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_due_spans_are_the_workers(stages: str, workers: int) -> None:
+    """Counted on from moment to moment, due is what the workers count, by whole requests."""
+    plan = Plan.of(scenario(stages, batch=7), seed=1, workers=workers)
+    due = DueSpans()
+    shards = [plan.shard(worker) for worker in range(workers)]
+    for elapsed in range(0, 2 * SECOND, 77_777_777):
+        expected = sum(shard.spans_of(shard.due(elapsed)) for shard in shards)
+        assert due.until(plan.own_shards(), elapsed) == expected
+    assert due.until(plan.own_shards(), 0) == plan.pacer.total  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ import numpy as np
 from blaster.cluster.host import figures_of
 from blaster.cluster.messages import Final, Order, Report
 from blaster.cluster.words import Sum, latencies, unpack
+from blaster.engine.due import DueSpans
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Shard
 from blaster.engine.results import Clock, HostFigures, HostResult
@@ -99,7 +100,8 @@ class Merged:
         self._length = len(run.ledger.slabs[0].all_words)
         self._waiting: dict[int, _Bin] = {}
         self._emitted = 0
-        self._scheduled = 0
+        self._due = DueSpans()
+        self._counts = (0, 0, 0)
         self._latest_ns = 0
         self._parent_cpu = time.process_time()
         self._awaited = warmup_ends(run)
@@ -133,7 +135,6 @@ class Merged:
     def _point(self, number: int, reported: _Bin) -> Point:
         run, ledger = self.run, self.run.ledger
         slab = ledger.slabs[0]
-        accepted, lost = slab.accepted, ledger.lost_spans()
         places = np.concatenate([places for places, _ in reported.parts])
         values = np.concatenate([values for _, values in reported.parts])
         np.add.at(slab.all_words, places, values)
@@ -141,7 +142,8 @@ class Merged:
         response, service = latencies(places, values)
         elapsed = reported.elapsed_ns
         sent = slab.sent_spans
-        scheduled = sent if self._plan.pacer is None else self._plan.pacer.due(elapsed)
+        counts = (self._scheduled(elapsed), slab.accepted, ledger.lost_spans())
+        scheduled, accepted, failed = self._grown(counts)
         target_cpu = target_rss = None
         if run.target is not None and not run.target.gone:
             sample = run.target.sample()
@@ -151,9 +153,9 @@ class Merged:
         summary = response.summary_ms()
         point = Point(
             t=round(elapsed / 1e9, 3),
-            scheduled=scheduled - self._scheduled,
-            accepted=slab.accepted - accepted,
-            failed=ledger.lost_spans() - lost,
+            scheduled=scheduled,
+            accepted=accepted,
+            failed=failed,
             in_flight=self._in_flight(),
             p99_ms=summary["p99"],
             target_cpu=target_cpu,
@@ -161,12 +163,12 @@ class Merged:
             generator_cpu=round(reported.cpu_percent, 1),
             generator_rss=reported.rss_bytes,
             mean_ms=summary["mean"],
-            backlog=max(0, scheduled - sent),
+            backlog=max(0, counts[0] - sent),
         )
         if run.intervals is not None:
             begun = self._latest_ns / 1e9
             run.intervals.add(Interval.of(begun, point.t, response, service))
-        self._emitted, self._scheduled, self._latest_ns = number, scheduled, elapsed
+        self._emitted, self._latest_ns = number, elapsed
         run.generator_cpu_peak = max(run.generator_cpu_peak, point.generator_cpu)
         run.generator_rss_peak = max(run.generator_rss_peak, point.generator_rss)
         run.generator_cpu_s = self._cpu_s()
@@ -179,6 +181,21 @@ class Merged:
                 run.target.mark() if run.target else None,
             )
         return point
+
+    def _scheduled(self, elapsed: int) -> int:
+        """The spans due so far."""
+        ledger = self.run.ledger
+        if self._plan.pacer is None:
+            return ledger.total(Slab.sent_spans)
+        stop = ledger.stopped_ns
+        until = min(elapsed, stop - self.run.start_ns) if stop else elapsed
+        return self._due.until([self._plan.whole()], until)
+
+    def _grown(self, counts: tuple[int, int, int]) -> tuple[int, int, int]:
+        """By how much the counts are more than they were at the last call."""
+        before, self._counts = self._counts, counts
+        scheduled, accepted, failed = (now - then for now, then in zip(counts, before, strict=True))
+        return scheduled, accepted, failed
 
     def _in_flight(self) -> int:
         """Requests that the hosts still there have in flight."""
@@ -236,10 +253,28 @@ class Merged:
         total.slabs[0].state = WorkerState.DONE
         run.ledger = total
         run.generator_cpu_s = self._cpu_s()
+        run.end_series(self._last_point())
         if shares:
             run.worker_ran = _mean([ran for ran, _ in shares])
             run.worker_waited = _mean([waited for _, waited in shares])
         return hosts
+
+    def _last_point(self) -> Point:
+        """What the balanced ledger has and the points do not."""
+        ledger = self.run.ledger
+        accepted, failed = ledger.total(Slab.accepted), ledger.lost_spans()
+        scheduled, accepted, failed = self._grown((ledger.total(Slab.scheduled), accepted, failed))
+        return Point(
+            t=(self.run.end_ns - self.run.start_ns) / 1e9,
+            scheduled=scheduled,
+            accepted=accepted,
+            failed=failed,
+            in_flight=0,
+            p99_ms=None,
+            target_cpu=None,
+            target_rss=None,
+            generator_cpu=0.0,
+        )
 
     def _closed(self, part: Part, order: Order) -> tuple[Run, HostFigures]:
         """One host's run, closed and balanced, and its figures. ``last_sent_ns`` counts from 0."""

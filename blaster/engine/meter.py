@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from blaster.engine.due import DueSpans
 from blaster.engine.run import Mark, Run, warmup_ends
 from blaster.engine.series import Point
 from blaster.engine.slab import Slab
@@ -29,6 +30,7 @@ class Meter:
         self._throttled = throttled_ns()
         self._looked = 0
         self._response, self._service = Histogram(), Histogram()
+        self._due = DueSpans()
         self._counts = (0, 0, 0)
         self._parent_cpu = self._parent_begin = time.process_time()
         self._then = time.monotonic_ns()
@@ -45,10 +47,8 @@ class Meter:
         run, ledger = self._run, self._run.ledger
         now = time.monotonic_ns()
         elapsed = now - run.start_ns
-        pacer = run.plan.pacer
-        failed = ledger.lost_spans()
-        scheduled = ledger.total(Slab.sent_spans) if pacer is None else run.plan.due(elapsed)
-        counts = (scheduled, ledger.total(Slab.accepted), failed)
+        sent = ledger.total(Slab.sent_spans)
+        counts = (self._scheduled(now), ledger.total(Slab.accepted), ledger.lost_spans())
         response = ledger.response()
         recent = response.diff(self._response)
         summary = recent.summary_ms()
@@ -66,7 +66,7 @@ class Meter:
             generator_cpu=generator_cpu,
             generator_rss=generator_rss,
             mean_ms=summary["mean"],
-            backlog=max(0, scheduled - ledger.total(Slab.sent_spans)),
+            backlog=max(0, counts[0] - sent),
             p50_ms=summary["p50"],
             p90_ms=summary["p90"],
             p999_ms=summary["p999"],
@@ -87,6 +87,16 @@ class Meter:
                 run.target.mark() if run.target else None,
             )
         return point
+
+    def _scheduled(self, now: int) -> int:
+        """The spans due so far; of a run that is over, those that its ledger says."""
+        run = self._run
+        if run.end_ns:
+            return run.ledger.total(Slab.scheduled)
+        if run.plan.pacer is None:
+            return run.ledger.total(Slab.sent_spans)
+        until = min(now, run.ledger.stopped_ns or now)
+        return self._due.until(run.plan.own_shards(), until - run.start_ns)
 
     def finish(self) -> None:
         """Takes the generator's CPU from the workers' own clocks: exact, and kept when they die."""

@@ -260,6 +260,12 @@ class Plan:
         """All requests of the run, as if one worker sent them."""
         return Shard(self, 0, 1)
 
+    def own_shards(self) -> list[Shard]:
+        """Shards that hold all requests of this host, as few as can be."""
+        if self.hosts == 1:  # the workers' shares add up to it
+            return [self.whole()]
+        return [self.shard(worker) for worker in range(self.workers)]
+
     def due(self, elapsed_ns: int) -> int:
         """The spans due by then, this host's share to within a request. Not for a closed loop."""
         assert self.pacer is not None
@@ -350,6 +356,10 @@ class Shard:
     def spans_of(self, requests: int) -> int:
         """The spans in its first so many requests."""
         return int(self._count(0, requests)[SPANS])
+
+    def spans_between(self, begin: int, end: int) -> int:
+        """The spans in its requests from ``begin`` up to ``end``."""
+        return int(self._count(begin, end)[SPANS])
 
     def violations_of(self, requests: int) -> Int64:
         """The violating spans of each kind (int64) in its first so many requests."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan, Shard
+from blaster.engine.segments import interval_ns
 from blaster.engine.series import Point, Thinned, merge_points
 from blaster.engine.slab import WorkerState
 from blaster.layout import Int64
@@ -133,6 +134,28 @@ class Run:
         violations = violations + shard.violations_between(before, requests)
         own = own + shard.own_violations_between(before, requests)
         self.counted[worker] = (requests, violations, own)
+
+    def end_series(self, last: Point) -> Point:
+        """End the series with ``last``, which has all that the points before it have not; return
+        its last point.
+
+        The answers that were awaited after the load had ended belong to the last interval of the
+        load: on their own they would look as if the rate had fallen. So does the rest of an
+        interval that is less than half of one.
+        """
+        points = self.series.items
+        end = self.offered_ns / 1e9
+        if not points:
+            points.append(replace(last, t=round(min(last.t, end), 3)))
+            return points[-1]
+        before = points[-1]
+        if end <= before.t:
+            points[-1] = replace(merge_points(before, last), t=before.t)
+        elif end - before.t < interval_ns(self.plan.scenario) / 2e9:
+            points[-1] = replace(merge_points(before, last), t=round(end, 3))
+        else:
+            self.series.add(replace(last, t=round(min(last.t, end), 3)))
+        return points[-1]
 
     @property
     def warmup_ns(self) -> int | None:

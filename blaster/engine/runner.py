@@ -21,7 +21,7 @@ from blaster.engine.plan import Plan
 from blaster.engine.run import LostHost, LostWorker, Run
 from blaster.engine.sample import Sample
 from blaster.engine.segments import interval_ns
-from blaster.engine.series import Thinned
+from blaster.engine.series import Point, Thinned
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.engine.slab import Slab, WorkerState
 from blaster.errors import BlasterError, TargetUnreachable
@@ -96,7 +96,7 @@ class Runner:
             self._watch(run)
         finally:
             self._kill()
-        return self._close(run)
+        return run
 
     def _fork(self) -> None:
         for worker in range(self._plan.workers):
@@ -162,7 +162,9 @@ class Runner:
             meter.look(now)
             if now >= due:
                 due += interval * ((now - due) // interval + 1)
-                self._report(run, meter)
+                point = meter.point()
+                run.series.add(point)
+                self._report(run, point)
             if self._steering is not None:
                 self._steering.tick(self._ledger)
             if self._chaos is not None and now >= run.start_ns:
@@ -170,13 +172,11 @@ class Runner:
                 self._chaos.tick(now - run.start_ns, self._ledger.total(Slab.accepted), lost)
             time.sleep(TICK_S)
             self._reap()
-        if time.monotonic_ns() - run.start_ns > 100_000_000:
-            self._report(run, meter)
+        self._close(run)
+        self._report(run, run.end_series(meter.point()))
         meter.finish()
 
-    def _report(self, run: Run, meter: Meter) -> None:
-        point = meter.point()
-        run.series.add(point)
+    def _report(self, run: Run, point: Point) -> None:
         if self._on_progress is None:
             return
         reason = self._on_progress(Progress(run, point, run.plan.scenario.duration_ns))
@@ -245,11 +245,10 @@ class Runner:
             os.waitpid(pid, 0)
         self._pids.clear()
 
-    def _close(self, run: Run) -> Run:
+    def _close(self, run: Run) -> None:
         run.end_ns = time.monotonic_ns()
         run.interrupted = self._ledger.stopped_ns != 0 and run.aborted is None
         run.balance(self._ledger.stopped_ns or run.end_ns)
-        return run
 
 
 def _ending(status: int) -> str:

@@ -64,8 +64,4 @@ def _stage_spans(run: Run, begin: int, end: int | None, segments: list[int]) -> 
 
 def _scheduled_until(run: Run, end: int) -> int:
     """The spans of the requests that are due before ``end``."""
-    plan = run.plan
-    if plan.hosts == 1:  # the workers' shares add up to it
-        return plan.whole().spans_of(plan.whole().due(end - 1))
-    shards = [plan.shard(worker) for worker in range(plan.workers)]
-    return sum(shard.spans_of(shard.due(end - 1)) for shard in shards)
+    return sum(shard.spans_of(shard.due(end - 1)) for shard in run.plan.own_shards())

@@ -97,6 +97,7 @@ class ProgressDisplay(Listener):
         self._console = Console(stderr=True)
         self._quiet = quiet
         self._lost = 0
+        self._shown_s = 0.0
         self._view: LiveView | None = None
         if not quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._view = LiveView(self._console, keys=keys)
@@ -144,6 +145,9 @@ class ProgressDisplay(Listener):
         for lost in progress.run.lost_workers[self._lost :]:
             self._console.print(f"{lost}; the run goes on without it", highlight=False)
         self._lost = len(progress.run.lost_workers)
+        if progress.point.t == self._shown_s:  # what came after the load's end
+            return
+        self._shown_s = progress.point.t
         print(f"{progress.point.t:8.1f} s  {_line(progress)}", file=sys.stderr, flush=True)
 
 

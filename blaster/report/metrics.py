@@ -49,8 +49,7 @@ def metrics(progress: Progress, endpoint: str, transport: str) -> list[Metric]:
     """The metrics at the end of an interval."""
     run, point = progress.run, progress.point
     ledger, plan = run.ledger, run.plan
-    elapsed = round(point.t * 1e9)
-    scheduled = ledger.total(Slab.sent_spans) if plan.pacer is None else plan.pacer.due(elapsed)
+    scheduled = sum(point.scheduled for point in run.series.items)
     info = (
         ("version", __version__),
         ("scenario", plan.scenario.name),

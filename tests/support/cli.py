@@ -101,6 +101,7 @@ def results(path: Path) -> dict[str, Any]:
     """results.json, with the equations that hold whatever broke."""
     read: dict[str, Any] = json.loads(path.read_text())
     balance(read)
+    add_up(read)
     return read
 
 
@@ -118,3 +119,16 @@ def balance(read: dict[str, Any]) -> None:
         most = spans["accepted"] + spans["unknown"] + twice
         assert spans["accepted"] <= read["sink"]["spans"] <= most
         assert read["sink"]["duplicates"] <= twice and read["sink"]["invalid"] == 0
+
+
+def add_up(read: dict[str, Any]) -> None:
+    """The series of a run that is over adds up to the totals, count by count."""
+    spans, series = read["spans"], read["series"]
+    if read["partial"] or not series:
+        assert read["partial"] or spans["scheduled"] == 0
+        return
+    lost = spans["rejected"] + spans["failed"] + spans["unknown"]
+    totals = {"scheduled": spans["scheduled"], "accepted": spans["accepted"], "failed": lost}
+    for name, total in totals.items():
+        counts = [point[name] for point in series]
+        assert sum(counts) == total and min(counts) >= 0, (name, total, counts)

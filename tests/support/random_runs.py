@@ -329,6 +329,7 @@ def _check(function: Check) -> Check:
 def balanced(run: RandomRun, read: dict[str, Any], status: int, files: dict[str, Path]) -> None:
     """Both equations of the ledger, and the bounds on what the sink saw."""
     cli.balance(read)
+    cli.add_up(read)
     requests = read["requests"]
     assert requests["ok"] == requests["by_status"].get("OK", 0), requests
     assert requests["possible_duplicates"] <= requests["retried_spans"], requests
