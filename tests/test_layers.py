@@ -20,6 +20,7 @@ LAYERS = [
         "process_title",
         "layout",
         "option",
+        "interpreter",
         "_native",
         "_wire",
     },

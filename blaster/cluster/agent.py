@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Sequence
 
+from blaster import interpreter
 from blaster.cluster import about
 from blaster.cluster.messages import Begin, Lease, Sealed, Start, Stop, ToHost, frame, length_of
 from blaster.errors import BlasterError
@@ -19,8 +19,8 @@ from blaster.transport.probe import probe
 POLL_S = 1.0
 """A poll is answered after this at the latest, so that it is known that the host is there."""
 
-ENGINE = [sys.executable, "-m", "blaster.cluster.host"]
-CEILING = [sys.executable, "-m", "blaster", "cluster", "ceiling", "--json"]
+ENGINE = interpreter.command("blaster.cluster.host")
+CEILING = interpreter.command("blaster", "cluster", "ceiling", "--json")
 
 MOST_WAITING = 64
 """The engine's messages that are kept for the parent; with more, the engine waits."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from shutil import which
 from typing import Any
 
+from blaster import interpreter
 from blaster.errors import BlasterError, UsageError
 from blaster.sink.process import EmbeddedSink
 from blaster.transport import choice
@@ -105,7 +106,7 @@ def _spec(
 
 
 def _command(spec: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-m", "blaster.profile.rung", json.dumps(spec)]
+    return interpreter.command("blaster.profile.rung", json.dumps(spec))
 
 
 def _measure(command: list[str], seconds: float, parse: bool = True) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _median(name: str, what: str, on: str | None, runs: list[dict[str, Any]]) ->
 def _discarding() -> Iterator[int]:
     """Run a TCP server on loopback, in its own process, that discards its input; yield its port."""
     with subprocess.Popen(
-        [sys.executable, "-m", "blaster.profile.ladder"],
+        interpreter.command("blaster.profile.ladder"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,7 +7,6 @@ import http.client
 import json
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Self
 
 import msgspec
 
+from blaster import interpreter
 from blaster.errors import BlasterError
 from blaster.sink.counts import SinkCounts
 from blaster.sink.settings import SinkSettings
@@ -41,7 +41,7 @@ class EmbeddedSink:
         message = msgspec.json.encode(settings).decode()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "blaster.sink", message],
+            interpreter.command("blaster.sink", message),
             stdin=subprocess.PIPE,  # its end tells the sink that nobody needs it any more
             stdout=subprocess.PIPE,
             stderr=self._errors,
