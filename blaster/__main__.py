@@ -1,10 +1,12 @@
 """``python -m blaster``, and the ``blaster`` command."""
 
 from blaster.engine.signals import StopSignals
+from blaster.streams import forgive
 
 
 def main() -> None:
-    """Runs the command line. From the first moment on, SIGINT and SIGTERM end it in one line."""
+    """Run the command line. From the first moment on, SIGINT and SIGTERM end it in one line."""
+    forgive()
     with StopSignals(hold=True) as signals:
         from blaster import cli
 

@@ -13,7 +13,7 @@ from blaster.cluster.cluster import Cluster
 from blaster.cluster.conductor import Conductor
 from blaster.cluster.merged import ClusterRun
 from blaster.engine.control import Progress
-from blaster.engine.results import Results
+from blaster.engine.results import Check, Results
 from blaster.engine.run import Run, never_started
 from blaster.engine.runner import Runner
 from blaster.engine.sample import Sample
@@ -88,6 +88,8 @@ def run(
     results.faults = chaos.marks(record.ledger.lost_spans())
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, job.scenario)
+    if recording is not None and recording.failed:
+        results.verdict.add(Check("recording", "whole", recording.said(), False))
     results.notes += notes_of(results, job.captured, recording)
     if listener.wants_latencies:
         listener.latencies(_latencies(record))

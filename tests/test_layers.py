@@ -20,6 +20,7 @@ LAYERS = [
         "process_title",
         "layout",
         "option",
+        "streams",
         "interpreter",
         "_native",
         "_wire",

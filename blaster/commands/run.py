@@ -69,12 +69,11 @@ def run(
     from blaster.job.resolution import resolve
     from blaster.listener import Listeners
     from blaster.report import console, exporting
-    from blaster.report.outputs import Outputs, RunFiles
+    from blaster.report.outputs import Outputs, RunOutputs
     from blaster.report.show import show
 
     outputs = Outputs(json, markdown, html, csv, junit, github_summary)
-    outputs.check()
-    files = RunFiles(json, hdr or ())
+    written = RunOutputs(outputs, hdr or ())
     with (
         console.ProgressDisplay(quiet, keys=cluster.cluster is None) as display,
         exporting.MetricsExporter(metrics_port, otlp_metrics, quiet=quiet) as exported,
@@ -83,10 +82,10 @@ def run(
         results = load_test.run(
             resolve(options, members),
             signals,
-            Listeners(display, exported, files),
+            Listeners(display, exported, written),
             cluster=members,
         )
-    show(results, outputs, quiet=quiet)
+    show(results, outputs, quiet=quiet, more=written.latency_writers())
     assert results.verdict is not None
     if results.interrupted:
         raise typer.Exit(130)

@@ -232,6 +232,11 @@ class Verdict(msgspec.Struct):
     reason: str
     checks: list[Check]
 
+    def add(self, check: Check) -> None:
+        """Judge by one check more."""
+        self.checks.append(check)
+        self.passed = self.passed and check.passed is not False
+
 
 class WarmedUp(msgspec.Struct):
     """What the figures leave out: the first ``duration_s``, and why. ``method``: none, fixed or

@@ -123,6 +123,8 @@ def _measure(command: list[str], seconds: float, parse: bool = True) -> dict[str
 
 
 def _median(name: str, what: str, on: str | None, runs: list[dict[str, Any]]) -> Rung:
+    if not all(run["spans"] for run in runs):
+        raise BlasterError(f"the rung {name} sent nothing in that time; give it more --seconds")
     ns = statistics.median(1e9 * run["cpu_seconds"] / run["spans"] for run in runs)
     counted = [r["instructions"] / r["spans"] for r in runs if r["instructions"] is not None]
     return Rung(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import msgspec
 
 from blaster.engine.results import Results
 from blaster.errors import BlasterError, UsageError
+from blaster.streams import write_output
 from blaster.units import quoted
 from blaster.verdict.capacity import Capacity
 
@@ -27,20 +27,36 @@ def write(text: str, path: str) -> None:
     If that fails, the text is saved in the system's temporary folder, which BlasterError names, so
     that no measurement is lost.
     """
-    if path == "-":
-        sys.stdout.write(text)
-        return
     try:
-        _replace(text, Path(path))
+        if path == "-":
+            write_output(text)
+        else:
+            replace(text, Path(path))
     except OSError as error:
-        with tempfile.NamedTemporaryFile("w", prefix="blaster-", delete=False) as file:
-            file.write(text)
+        where = "standard output" if path == "-" else path
         raise BlasterError(
-            f"{path} cannot be written ({error.strerror}): the results are in {file.name}"
+            f"{where} cannot be written ({error.strerror}): {_saved(text)}"
         ) from None
 
 
-def _replace(text: str, target: Path) -> None:
+def _saved(text: str) -> str:
+    """Save the text in the system's temporary folder; return where it is."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="blaster-", delete=False
+        ) as file:
+            file.write(text)
+    except OSError as error:
+        return f"nor can the temporary folder ({error.strerror})"
+    return f"the results are in {file.name}"
+
+
+def replace(text: str, target: Path) -> None:
+    """Write a file whole or not at all; a device or a pipe is written as it is. Raises OSError."""
+    if target.exists() and not target.is_file():
+        with open(target, "w", encoding="utf-8") as device:
+            device.write(text)
+        return
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from blaster.engine.results import Results
-from blaster.errors import UsageError
+from blaster.errors import BlasterError, UsageError
 from blaster.listener import Listener
 from blaster.measure.hdr import Latencies
 from blaster.report import github, hdr_file, json_file
@@ -53,22 +56,29 @@ class Outputs:
         pairs = [(f"--{name}", getattr(self, name)) for name in files]
         return [(option, path) for option, path in pairs if path is not None]
 
-    def write(self, found: Results | Capacity, raw: dict[str, Any] | None = None) -> None:
-        """Write them all. Raises UsageError for a format that findings of a search do not have."""
-        for option, path in self._given():
-            json_file.write(_text(option, found, raw), path)
+    def writers(
+        self, found: Results | Capacity, raw: dict[str, Any] | None = None
+    ) -> list[Callable[[], None]]:
+        """A function for each output, which writes it. It raises BlasterError, and UsageError for a
+        form that a capacity search does not have."""
+        writers: list[Callable[[], None]] = [
+            partial(_write, option, path, found, raw) for option, path in self._given()
+        ]
         if self.github_summary:
-            github.add(_text("--markdown", found, raw))
+            writers.append(lambda: github.add(_text("--markdown", found, raw)))
+        return writers
 
 
-class RunFiles(Listener):
-    """The files that are written by the run itself: the results so far, and the latencies.
+class RunOutputs(Listener):
+    """The outputs of a run, some of which are written or gathered while it goes on.
 
-    ``json``: as in Outputs; ``hdr``: file names. Raises UsageError for what can't be written.
+    ``hdr``: files of its latencies. Raises UsageError for what can't be written.
     """
 
-    def __init__(self, json: str | None, hdr: Sequence[str]) -> None:
-        self._json, self._hdr = json, hdr
+    def __init__(self, outputs: Outputs, hdr: Sequence[str]) -> None:
+        self._outputs, self._hdr = outputs, hdr
+        self._latencies: Latencies | None = None
+        outputs.check()
         for path in hdr:
             json_file.check_writable("--hdr", path)
 
@@ -77,12 +87,37 @@ class RunFiles(Listener):
         return bool(self._hdr)
 
     def checkpoint(self, results: Results) -> None:
-        if self._json is not None and self._json != "-":
-            json_file.write(json_file.to_json(results), self._json)
+        path = self._outputs.json
+        if path is not None and path != "-":
+            with suppress(OSError):  # the next one, or the results at the end, may have more luck
+                json_file.replace(json_file.to_json(results), Path(path))
 
     def latencies(self, latencies: Latencies) -> None:
-        for path in self._hdr:
-            hdr_file.write(latencies, path)
+        self._latencies = latencies
+
+    def latency_writers(self) -> list[Callable[[], None]]:
+        """A function for each file of latencies, which writes it."""
+        if self._latencies is None:
+            return []
+        return [partial(hdr_file.write, self._latencies, path) for path in self._hdr]
+
+
+def write_each(writers: Sequence[Callable[[], None]]) -> None:
+    """Call all writers; then raise what the first that failed raised, with what the others said."""
+    failures: list[BlasterError] = []
+    for write in writers:
+        try:
+            write()
+        except BlasterError as error:
+            failures.append(error)
+    if len(failures) > 1:
+        raise BlasterError("; ".join(str(error) for error in failures))
+    if failures:
+        raise failures[0]
+
+
+def _write(option: str, path: str, found: Results | Capacity, raw: dict[str, Any] | None) -> None:
+    json_file.write(_text(option, found, raw), path)
 
 
 def _text(option: str, found: Results | Capacity, raw: dict[str, Any] | None) -> str:

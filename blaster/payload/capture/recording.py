@@ -64,6 +64,11 @@ class Recording:
             os.ftruncate(self._file, int(self._shared[_SIZE]))
         os.close(self._file)
 
+    @property
+    def failed(self) -> bool:
+        """Whether something is missing because the file could not be written."""
+        return bool(self._shared[_ERROR])
+
     def said(self) -> str:
         """What is in the file, in one line."""
         size, requests, spans, missed, error = self._shared.tolist()
