@@ -12,6 +12,8 @@ del sys.argv[1:3]
 spec = importlib.util.spec_from_file_location("blaster", init)
 sys.modules["blaster"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["blaster"])
+from blaster.process_title import hide_secrets
+hide_secrets()
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 

@@ -19,6 +19,7 @@ from blaster.listener import Listener, Listeners
 from blaster.run import run
 from blaster.scenario.scenario import Scenario, Stage
 from blaster.sink.settings import SinkSettings
+from blaster.transport.choice import wire_is_built
 from blaster.transport.endpoint import Endpoint
 from blaster.transport.otlp_settings import OtlpSettings
 
@@ -155,8 +156,22 @@ def test_sizes(
     [
         ({"rate": "fast"}, "--rate 'fast': must be"),
         ({"workers": 0}, "--workers 0: must be from 1 to"),
-        ({"connections": 0}, "--connections 0: must be from 1 to 10,000"),
-        ({"in_flight": 0}, "--in-flight 0: must be from 1 to 100,000"),
+        ({"connections": 0, "transport": "grpc"}, "--connections 0: must be from 1 to 10,000"),
+        ({"in_flight": 0, "transport": "grpc"}, "--in-flight 0: must be from 1 to 100,000"),
+        *(
+            (
+                (
+                    {"connections": 300, "workers": 1},
+                    "--connections 300: must be from 1 to 256 with",
+                ),
+                (
+                    {"in_flight": 70_000, "workers": 1},
+                    "--in-flight 70000: must be from 1 to 65,536",
+                ),
+            )
+            if wire_is_built()
+            else ()
+        ),
         ({"seed": -1}, "--seed -1: must be from 0 to 2^63 - 1"),
         ({"layout": "odd"}, "--layout 'odd': must be sdk, gateway, scattered"),
         ({"arrivals": "odd"}, "--arrivals 'odd': must be uniform or poisson"),

@@ -1,6 +1,7 @@
 """How the peer is spoken to: options, variables and defaults, settled as the specification says."""
 
 import dataclasses
+import re
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from blaster.cli import app
 from blaster.engine.signals import StopSignals
 from blaster.errors import UsageError
-from blaster.process_title import secrets
+from blaster.process_title import secret_arguments, secret_variables
 from blaster.transport import endpoint, headers
 from blaster.transport.endpoint import Protocol
 from blaster.transport.otlp_options import OtlpOptions
@@ -212,11 +213,18 @@ def test_nothing_shows_a_secret() -> None:
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0")), max_size=6))
 def test_values_are_found_in_the_command_line(arguments: list[str]) -> None:
     """A header's value is found amid any other text, and nothing else is."""
-    before = [a for a in arguments if a != "--header" and not a.startswith("--header=")]
-    line = [*before, "--header", "k=v1", "--header=k=v2", "--header", "bare", *before]
+    before = [a for a in arguments if not re.search(r"^--(verify-)?header|://", a)]
+    line = [*before, "--header", "k=v1", "--verify-header=k=v2", "--header", "bare", *before]
+    line += ["--scrape", "https://me:pw@host/", "--verify=tempo=http://key@host"]
     data = "\0".join([*line, ""]).encode()
-    found = [data[at : at + length] for at, length in secrets(data)]
-    assert found == [b"v1", b"v2", b"bare"]
+    found = [data[at : at + length] for at, length in secret_arguments(data)]
+    assert found == [b"v1", b"v2", b"bare", b"me:pw", b"key"]
+
+
+def test_values_are_found_in_the_environment() -> None:
+    """The values of the variables of headers, and nothing else."""
+    area = b"A=1\0OTEL_EXPORTER_OTLP_HEADERS=k=v,l=w\0OTEL_EXPORTER_OTLP_TIMEOUT=5\0"
+    assert [area[at : at + length] for at, length in secret_variables(area)] == [b"k=v,l=w"]
 
 
 def test_the_readme_lists_every_variable() -> None:

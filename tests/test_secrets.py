@@ -39,6 +39,7 @@ def test_nobody_else_sees_the_values(tmp_path: Path, source: str) -> None:
         more = {}
         if source == "option":
             command += ["--header", f"Authorization=Bearer {VALUE}", f"--header=x-key={VALUE}"]
+            command += ["--scrape", "http://127.0.0.1:1/m", "--verify-header", f"x-who={VALUE}"]
         else:
             more["OTEL_EXPORTER_OTLP_HEADERS"] = f"authorization=Bearer%20{VALUE},x-key={VALUE}"
         process = psutil.Popen(
@@ -47,7 +48,9 @@ def test_nobody_else_sees_the_values(tmp_path: Path, source: str) -> None:
         until = time.monotonic() + 60
         while not peer.bodies and time.monotonic() < until:
             time.sleep(0.05)
-        shown = [p.cmdline() for p in (process, *process.children(recursive=True))]
+        everyone = (process, *process.children(recursive=True))
+        shown = [p.cmdline() for p in everyone]
+        assert VALUE not in str([p.environ() for p in everyone])
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert len(shown) >= 2 and all("run" in line for line in shown)

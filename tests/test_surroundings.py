@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support import cli
 
@@ -138,3 +144,108 @@ def test_a_recording_that_was_cut_short_by_the_disk_is_no_pass(tmp_path: Path) -
     checks = {c["name"]: c for c in cli.results(tmp_path / "r.json")["verdict"]["checks"]}
     assert checks["recording"]["passed"] is False
     assert "File too large" in checks["recording"]["actual"]
+
+
+ODD_HOSTS = ("foo..localhost", "a" * 64 + ".localhost")
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--endpoint=http://{}:1", "--otlp-metrics=http://{}:1", "--scrape=http://{}:1/m"),
+        *("--verify=tempo=http://{}:1", "--alerts=http://{}:1"),
+    ],
+)
+def test_a_host_that_cannot_be_one_is_wrong_usage(option: str, host: str) -> None:
+    """An empty label, or one of 64 letters, is no name: one line, exit status 2."""
+    done = cli.blaster("run", "--duration", "1s", option.format(host))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"blaster: {option.partition('=')[0]} ")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--otlp-metrics=http://me:{}@h:1", "--scrape=http://me:{}@h:1/m"),
+        *("--alerts=http://{}@h:1", "--verify=tempo=http://me:{}@h:1"),
+        "--verify=nobody=http://me:{}@h:1",
+    ],
+)
+def test_nobody_reads_the_user_of_a_url(option: str) -> None:
+    """A URL with a user is refused, and the message does not repeat who it is."""
+    done = cli.blaster("run", "--duration", "1s", option.format("s3cret"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "s3cret" not in done.stderr and "…@h:1" in done.stderr
+
+
+def test_ctrl_c_ends_profile_in_one_line(tmp_path: Path) -> None:
+    """Whatever was started for a rung ends without a word."""
+    process = subprocess.Popen(
+        [*entry(), "profile", "--seconds", "30"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            children = psutil.Process(process.pid).children()
+            if any("blaster.profile.rung" in child.cmdline() for child in children):
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (130, "", "blaster: interrupted\n")
+
+
+def no_verdict(results: dict[str, Any]) -> None:
+    results["verdict"] = None
+
+
+def no_rule(results: dict[str, Any]) -> None:
+    results["violations"]["detected_by_rule"] = {"a": 1}
+
+
+def no_spans(results: dict[str, Any]) -> None:
+    del results["spans"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("results")
+    out = str(folder / "r.json")
+    assert cli.blaster(*RUN[:-1], out, "--quiet").returncode == 0
+    return cli.results(folder / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status"),
+    [(no_verdict, 2), (no_rule, 0), (no_spans, 2)],
+    ids=["no-verdict", "no-rule", "no-spans"],
+)
+def test_results_that_lack_something(
+    tmp_path: Path,
+    results: dict[str, Any],
+    spoil: Callable[[dict[str, Any]], None],
+    status: int,
+) -> None:
+    """They are shown as far as they go, or refused in one line."""
+    spoiled = copy.deepcopy(results)
+    spoil(spoiled)
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(spoiled))
+    outputs = [f"--{name}={tmp_path / name}" for name in ("markdown", "html", "junit", "csv")]
+    done = cli.blaster("report", str(file), *outputs)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.count("\n") == (1 if status else 0)
+
+
+def test_what_is_no_file_is_no_results(tmp_path: Path) -> None:
+    """A pipe is not waited for, nor is a device read to its end, which may never come."""
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (str(tmp_path / "pipe.json"), "/dev/zero"):
+        done = cli.blaster("report", path, timeout_s=20)
+        assert done.returncode == 2 and "must be a file" in done.stderr

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from blaster import __version__
-from blaster.address import written
+from blaster.address import is_host, without_secrets, written
 from blaster.errors import BlasterError, UsageError
 from blaster.transport.headers import hide
 from blaster.units import quoted
@@ -50,22 +50,24 @@ class Base:
 
 def parse_base(option: str, url: str, default_port: int) -> Base:
     """Return the base of an http:// or https:// URL. UsageError for anything else."""
-    wanted = f"{option} {quoted(url)}: must be http://HOST:PORT, a path may follow"
+    wanted = f"{option} {quoted(without_secrets(url))}: must be http://HOST:PORT, a path may follow"
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
-        port = parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         raise UsageError(f"{wanted}, with a port from 1 to 65535") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not host or port == 0:
         raise UsageError(wanted)
+    if not is_host(host):
+        raise UsageError(f"{wanted}: the host is malformed")
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(f"{wanted}, without user, query or fragment")
     if not text.isprintable() or " " in text:
         raise UsageError(wanted)
     tls = parts.scheme == "https"
     port = port or (443 if tls and default_port else default_port)
-    return Base(text.rstrip("/"), parts.hostname, port, parts.path.rstrip("/"), tls)
+    return Base(text.rstrip("/"), host, port, parts.path.rstrip("/"), tls)
 
 
 @dataclass(slots=True)

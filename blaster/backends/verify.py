@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from blaster.address import without_secrets
 from blaster.backends.betrace import DEFAULT_PORT as BETRACE_PORT
 from blaster.backends.betrace import Betrace
 from blaster.backends.client import Base, Client, parse_base
@@ -136,11 +137,11 @@ def parse_targets(targets: Sequence[str]) -> tuple[tuple[str, Base | None], ...]
         name, _, url = target.partition("=")
         if name not in PORTS:
             raise UsageError(
-                f"{OPTION} {quoted(target)}: must be NAME or NAME=URL, with one of "
-                f"{', '.join(PORTS)}"
+                f"{OPTION} {quoted(without_secrets(target))}: must be NAME or NAME=URL, with "
+                f"one of {', '.join(PORTS)}"
             )
         if url in wanted.setdefault(name, []):
-            raise UsageError(f"{OPTION} {quoted(target)}: is given twice")
+            raise UsageError(f"{OPTION} {quoted(without_secrets(target))}: is given twice")
         wanted[name].append(url)
     return tuple(
         (name, _base(name, url) if url else None) for name in PORTS for url in wanted.get(name, ())

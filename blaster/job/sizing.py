@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from blaster.cluster.cluster import Cluster
 from blaster.engine.plan import Plan
 from blaster.errors import UsageError
+from blaster.transport import choice
 from blaster.units import format_bytes
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -75,8 +76,14 @@ def size(wanted: Wanted, peak_rate: int | None, transport: str, hosts: Hosts) ->
     """The sizes for a run at up to ``peak_rate`` spans per second (None: a closed loop). Raises
     UsageError, naming the option."""
     workers = _workers(wanted.workers, peak_rate, transport, hosts)
-    check_range("--in-flight", wanted.in_flight, MAX_IN_FLIGHT)
-    check_range("--connections", wanted.connections, MAX_CONNECTIONS)
+    most_connections, most_in_flight, where = MAX_CONNECTIONS, MAX_IN_FLIGHT, ""
+    if transport == "wire":
+        limits = choice.wire_limits()
+        most_connections = min(most_connections, limits.connections * workers)
+        most_in_flight = min(most_in_flight, limits.in_flight * workers)
+        where = f" with --workers {workers}"
+    check_range("--in-flight", wanted.in_flight, most_in_flight, where)
+    check_range("--connections", wanted.connections, most_connections, where)
     if transport in ("http", "betrace"):
         connections = in_flight = _connections_http(wanted, peak_rate, workers, hosts)
     else:

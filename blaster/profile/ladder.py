@@ -146,6 +146,7 @@ def _discarding() -> Iterator[int]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        process_group=0,  # Ctrl-C in the terminal is for the parent
     ) as server:
         assert server.stdout is not None and server.stdin is not None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,12 @@ class Document:
 def read(path: str) -> Document:
     """Read a file of ``blaster run --json`` or ``blaster capacity --json``. Raises UsageError."""
     try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{quoted(path)}: must be a file, not a device or a pipe")
+        if status.st_size > MAX_BYTES:
             raise UsageError(
-                f"{quoted(path)}: {format_bytes(size)} is too large for results "
+                f"{quoted(path)}: {format_bytes(status.st_size)} is too large for results "
                 f"(at most {format_bytes(MAX_BYTES)})"
             )
         raw = cleaned(msgspec.json.decode(Path(path).read_bytes()))
@@ -59,9 +62,11 @@ def of(raw: Any, path: str) -> Document:
             'with "schema": 1'
         )
     kind: type[Results | Capacity] = Capacity if "trials" in raw else Results
+    wrong = f"{quoted(path)}: not results as this version of blaster writes them"
     try:
-        return Document(path, msgspec.convert(raw, kind), raw)
+        found = msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(
-            f"{quoted(path)}: not results as this version of blaster writes them: {error}"
-        ) from None
+        raise UsageError(f"{wrong}: {error}") from None
+    if isinstance(found, Results) and found.verdict is None:
+        raise UsageError(f"{wrong}: there is no verdict")
+    return Document(path, found, raw)

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from blaster.address import written
+from blaster.address import is_host, without_secrets, written
 from blaster.engine.control import Progress
 from blaster.engine.plan import Plan
 from blaster.engine.results import Configuration
@@ -57,10 +57,8 @@ class MetricsExporter(Listener):
         if self._server is not None:
             self._server.stop()
         if self._failed:
-            print(
-                f"blaster: --otlp-metrics {quoted(self._url or '')}: {self._failed} pushes failed",
-                file=sys.stderr,
-            )
+            url = quoted(without_secrets(self._url or ""))
+            print(f"blaster: --otlp-metrics {url}: {self._failed} pushes failed", file=sys.stderr)
 
     def begin(self, plan: Plan, configuration: Configuration) -> None:
         """Keep the configuration, whose values label all metrics."""
@@ -103,15 +101,16 @@ def _post(url: str, body: bytes) -> bool:
 
 def _push_url(text: str) -> str:
     """The URL, with OTLP/HTTP's path of metrics if it has none."""
-    parts = urllib.parse.urlsplit(text)
     try:
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        parts = urllib.parse.urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.port != 0 and parts.username is None
+        good = good and parts.hostname is not None and is_host(parts.hostname)
     except ValueError:
         good = False
     if not good or any(c.isspace() or not c.isprintable() for c in text):
         raise UsageError(
-            f"--otlp-metrics {quoted(text)}: must be http://HOST:PORT of a receiver of OTLP/HTTP, "
-            "such as http://localhost:4318"
+            f"--otlp-metrics {quoted(without_secrets(text))}: must be http://HOST:PORT of a "
+            "receiver of OTLP/HTTP, such as http://localhost:4318"
         )
     path = parts.path if parts.path not in ("", "/") else "/v1/metrics"
     return urllib.parse.urlunsplit(parts._replace(path=path))

@@ -130,7 +130,11 @@ def violations(results: Results) -> list[tuple[str, str, str]]:
     """Rule, injected, detected."""
     detected = results.violations.detected_by_rule
     return [
-        (rule, format_count(count), NONE if detected is None else format_count(detected[rule]))
+        (
+            rule,
+            format_count(count),
+            NONE if detected is None else format_count(detected.get(rule, 0)),
+        )
         for rule, count in results.violations.by_rule.items()
     ]
 

@@ -24,7 +24,7 @@ def show(
 ) -> None:
     """Write the outputs, and print the summary unless ``quiet``: to standard error if an output
     takes standard output. ``raw``: see :func:`blaster.report.html.to_html`; ``more``: functions that
-    write further outputs. Raises BlasterError for those that fail; all others are written."""
+    write more outputs. Raises BlasterError for those that fail; all others are written."""
     found = cleaned(found)
     try:
         write_each([*outputs.writers(found, raw), *more])

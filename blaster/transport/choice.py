@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from typing import NamedTuple
 
 from blaster.errors import UsageError
 from blaster.transport.endpoint import Protocol
@@ -21,6 +22,19 @@ def wire_is_built() -> bool:
 def wire_takes_zstd() -> bool:
     """Whether that extension was built with libzstd: answers may come in the request's encoding."""
     return wire_is_built() and bool(importlib.import_module("blaster._wire").ZSTD)
+
+
+class WireLimits(NamedTuple):
+    """The most connections and requests in flight that one worker may have."""
+
+    connections: int
+    in_flight: int
+
+
+def wire_limits() -> WireLimits:
+    """Return the limits of the extension on libnghttp2, which must be built."""
+    wire = importlib.import_module("blaster._wire")
+    return WireLimits(wire.MAX_CONNECTIONS, wire.MAX_IN_FLIGHT)
 
 
 def wire_speaks_tls() -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from blaster.address import is_host, without_secrets
 from blaster.errors import UsageError
 from blaster.units import quoted
 
@@ -87,7 +88,7 @@ def _with_path(endpoint: Endpoint, path: str) -> Endpoint:
 def _parse(source: str, url: str, protocol: Protocol, insecure: bool) -> Endpoint:
     text = url if "://" in url else f"{'http' if insecure else 'https'}://{url}"
     form = "http(s)://HOST:PORT" + ("/PATH" if protocol == "http" else "")
-    wanted = f"{source} {quoted(_without_secrets(url))}: must be {form}"
+    wanted = f"{source} {quoted(without_secrets(url))}: must be {form}"
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -95,7 +96,8 @@ def _parse(source: str, url: str, protocol: Protocol, insecure: bool) -> Endpoin
         raise UsageError(f"{wanted}, with a port from 1 to 65535") from None
     if parts.scheme not in ("http", "https"):
         raise UsageError(wanted)
-    if not parts.hostname or re.search(r"[\s\0-\x1f\x7f]", text):
+    host = parts.hostname
+    if not host or not is_host(host) or re.search(r"[\s\0-\x1f\x7f]", text):
         raise UsageError(f"{wanted}: the host is missing or malformed")
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(f"{wanted}, without user, query or fragment")
@@ -108,9 +110,4 @@ def _parse(source: str, url: str, protocol: Protocol, insecure: bool) -> Endpoin
     tls = parts.scheme == "https"
     default = 443 if tls else GRPC_PORT if protocol == "grpc" else 80
     path = "" if protocol == "grpc" else parts.path or "/"
-    return Endpoint(url, parts.hostname, port or default, path, tls)
-
-
-def _without_secrets(url: str) -> str:
-    """The URL for a message, without user, password and query, which may be secret."""
-    return re.sub(r"\?.*", "?…", re.sub(r"^([a-zA-Z+.-]*://)?[^/?#]*@", r"\1…@", url))
+    return Endpoint(url, host, port or default, path, tls)
