@@ -23,8 +23,8 @@ def show(
     more: Sequence[Callable[[], None]] = (),
 ) -> None:
     """Write the outputs, and print the summary unless ``quiet``: to standard error if an output
-    takes standard output. ``raw``: see :func:`blaster.report.html.to_html`; ``more``: functions that
-    write more outputs. Raises BlasterError for those that fail; all others are written."""
+    takes standard output. ``raw``: see :func:`blaster.report.html.to_html`; ``more``: what
+    writes more outputs. Raises BlasterError for those that fail; all others are written."""
     found = cleaned(found)
     try:
         write_each([*outputs.writers(found, raw), *more])
