@@ -51,7 +51,10 @@ def read(path: str) -> Document:
         raise UsageError(f"{quoted(path)}: cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise UsageError(f"{quoted(path)}: is not JSON: {error}") from None
-    return of(raw, path)
+    document = of(raw, path)
+    if isinstance(document.found, Results) and document.found.verdict is None:
+        raise UsageError(f"{quoted(path)}: these results have no verdict")
+    return document
 
 
 def of(raw: Any, path: str) -> Document:
@@ -62,11 +65,9 @@ def of(raw: Any, path: str) -> Document:
             'with "schema": 1'
         )
     kind: type[Results | Capacity] = Capacity if "trials" in raw else Results
-    wrong = f"{quoted(path)}: not results as this version of blaster writes them"
     try:
-        found = msgspec.convert(raw, kind)
+        return Document(path, msgspec.convert(raw, kind), raw)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{wrong}: {error}") from None
-    if isinstance(found, Results) and found.verdict is None:
-        raise UsageError(f"{wrong}: there is no verdict")
-    return Document(path, found, raw)
+        raise UsageError(
+            f"{quoted(path)}: not results as this version of blaster writes them: {error}"
+        ) from None
