@@ -354,6 +354,27 @@ def test_bad_files_are_one_line(tmp_path: Path, content: bytes | None, says: str
         read(str(file))
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("verdict",), None, "`$.verdict` is null"),
+        (("violations", "detected_by_rule"), {}, "lacks 'load-test-errors'"),
+        (("violations", "by_rule", "a"), 1, "lacks 'a'"),
+    ],
+)
+def test_results_that_no_run_writes_are_refused(
+    results: dict[str, Any], path: tuple[str, ...], value: object, says: str
+) -> None:
+    """A file whose parts have the right types and contradict each other."""
+    changed = json.loads(json.dumps(results))
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(UsageError, match=re.escape(says)):
+        of(changed, "x.json")
+
+
 def test_bad_usage_is_exit_status_2(made: Path, tmp_path: Path) -> None:
     """One line on standard error, and nothing on standard output."""
     one = str(made / "r.json")

@@ -66,8 +66,22 @@ def of(raw: Any, path: str) -> Document:
         )
     kind: type[Results | Capacity] = Capacity if "trials" in raw else Results
     try:
-        return Document(path, msgspec.convert(raw, kind), raw)
+        found = msgspec.convert(raw, kind)
+        if isinstance(found, Results):
+            _check(found)
     except msgspec.ValidationError as error:
         raise UsageError(
             f"{quoted(path)}: not results as this version of blaster writes them: {error}"
         ) from None
+    return Document(path, found, raw)
+
+
+def _check(results: Results) -> None:
+    """Raise ValidationError for what the types allow and no run writes."""
+    if results.verdict is None:
+        raise msgspec.ValidationError("`$.verdict` is null")
+    detected = results.violations.detected_by_rule
+    if detected is not None and (missing := results.violations.by_rule.keys() - detected.keys()):
+        raise msgspec.ValidationError(
+            f"`$.violations.detected_by_rule` lacks {quoted(min(missing))}"
+        )
