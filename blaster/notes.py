@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from blaster.engine.results import Results
+from blaster.payload.capture.batch_capture import BatchCapture
 from blaster.payload.capture.capture import Capture
-from blaster.payload.capture.recording import Recording
 
 
-def notes_of(results: Results, captured: Capture | None, recording: Recording | None) -> list[str]:
+def notes_of(
+    results: Results, captured: Capture | None, recording: BatchCapture | None
+) -> list[str]:
     """The notes, a line each."""
     notes = [note for asked in results.verification for note in asked.summary_lines()]
     if results.interrupted and not results.spans.scheduled:
@@ -18,5 +20,5 @@ def notes_of(results: Results, captured: Capture | None, recording: Recording | 
     if captured is not None:
         notes += [f"template {captured.path}: {note}" for note in captured.notes]
     if recording is not None:
-        notes.append(f"recorded {recording.said()}")
+        notes.append(f"recorded {recording.summary()}")
     return notes

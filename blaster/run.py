@@ -26,7 +26,7 @@ from blaster.listener import Listener
 from blaster.measure.hdr import Latencies
 from blaster.measure.sampler import Sampler, Watch
 from blaster.notes import notes_of
-from blaster.payload.capture.recording import Recording
+from blaster.payload.capture.batch_capture import BatchCapture
 from blaster.progress import Intervals
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.capturing import capture_batches
@@ -89,7 +89,7 @@ def run(
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, job.scenario)
     if recording is not None and recording.failed:
-        results.verdict.add(Check("recording", "whole", recording.said(), False))
+        results.verdict.add(Check("recording", "whole", recording.summary(), False))
     results.notes += notes_of(results, job.captured, recording)
     if listener.wants_latencies:
         listener.latencies(_latencies(record))
@@ -105,7 +105,7 @@ def _sender(
     target: Sampler | None,
     sample: Sample | None,
     chaos: Chaos,
-    recording: Recording | None,
+    recording: BatchCapture | None,
     cluster: Cluster | None,
 ) -> Runner | Conductor:
     """What sends the plan, from here or from a cluster's hosts."""
@@ -189,12 +189,12 @@ def _observer(job: Job) -> Iterator[Observer]:
 
 
 @contextmanager
-def _recording(job: Job) -> Iterator[Recording | None]:
+def _recording(job: Job) -> Iterator[BatchCapture | None]:
     """The file of what is sent, emptied; whole when the context is left."""
     if job.record is None:
         yield None
         return
-    recording = Recording(job.record.path, job.record.most_bytes)
+    recording = BatchCapture(job.record.path, job.record.most_bytes)
     try:
         yield recording
     finally:

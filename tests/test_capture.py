@@ -22,8 +22,8 @@ from support import cli, peers
 from blaster.errors import UsageError
 from blaster.payload.capture import file as capture_file
 from blaster.payload.capture import otlp_json, otlp_proto, traces
+from blaster.payload.capture.batch_capture import BatchCapture
 from blaster.payload.capture.capture import Capture, read
-from blaster.payload.capture.recording import Recording
 from blaster.payload.shape import TRACE_PLACEHOLDER, placeholder_id, spans_of
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -528,7 +528,7 @@ def test_recording_reads_back(tmp_path: Path, name: str) -> None:
     """A recording is read back to the span; a half-written record is cut off."""
     path = tmp_path / name
     path.write_text("what was there before")
-    recording = Recording(str(path))
+    recording = BatchCapture(str(path))
     payloads = [request_of(span(i, trace=bytes([i] * 16))) for i in range(1, 9)]
     recording.add((request.SerializeToString(), 1) for request in payloads)
     whole = path.read_bytes()
@@ -536,7 +536,7 @@ def test_recording_reads_back(tmp_path: Path, name: str) -> None:
         file.write(b"half a record")
     recording.close()
     assert path.read_bytes() == whole
-    assert "8 spans in 8 requests" in recording.said()
+    assert "8 spans in 8 requests" in recording.summary()
     capture = read(str(path))
     assert (capture.traces, capture.spans, capture.records, capture.notes) == (8, 8, 8, [])
 
@@ -545,19 +545,19 @@ def test_recording_ends_at_its_limit(tmp_path: Path) -> None:
     """Past the limit nothing more is written, and what is missing is counted and said."""
     path = tmp_path / "sent.pb"
     one = request_of(span(1)).SerializeToString()
-    recording = Recording(str(path), most=3 * len(one))
+    recording = BatchCapture(str(path), most=3 * len(one))
     recording.add([(one, 1)] * 4)
     recording.add([(b"", 1)])
     recording.close()
     assert path.stat().st_size == 2 * (len(one) + 4)
-    assert recording.said().endswith("3 spans that were sent are not in it: the limit of 432 B")
+    assert recording.summary().endswith("3 spans that were sent are not in it: the limit of 432 B")
 
 
 def test_recording_that_cannot_be_written(tmp_path: Path) -> None:
     """Folders, pipes and places without permission are refused before the run."""
     for path in (tmp_path, tmp_path / "absent" / "file", Path("/dev/null")):
         with pytest.raises(UsageError, match=r"^--record '"):
-            Recording(str(path))
+            BatchCapture(str(path))
 
 
 def traces_of(path: Path) -> Counter[tuple[Any, ...]]:

@@ -20,8 +20,8 @@ from blaster.errors import UsageError
 from blaster.otlp.rules import violations_of
 from blaster.payload import drawing, topology, workload
 from blaster.payload.columns import Columns, ColumnSource
-from blaster.payload.deal import Deal
 from blaster.payload.duration import Duration
+from blaster.payload.interleaving import Interleaving
 from blaster.payload.mix import Mix
 from blaster.payload.shape import Source, spans_of
 from blaster.payload.template import LAYOUTS
@@ -106,7 +106,7 @@ def test_traces_are_honest(name, layout, first):
         assert len(span.trace_id) == 16 and any(span.trace_id[:8]) and any(span.trace_id[8:])
         traces[span.trace_id].append(span)
     assert len(traces) == 5
-    loose = any(shape.loose for shape in mix.shapes)
+    detached = any(shape.detached for shape in mix.shapes)
     for spans in traces.values():
         ids = {span.span_id for span in spans}
         assert sum(not span.parent_span_id for span in spans) == 1
@@ -124,7 +124,7 @@ def test_traces_are_honest(name, layout, first):
             parent = by_id[span.parent_span_id][1]
             assert parent.start_time_unix_nano <= span.start_time_unix_nano
             outlives = span.end_time_unix_nano > parent.end_time_unix_nano
-            assert not outlives or (loose and span.name in ("DEL", "process orders"))
+            assert not outlives or (detached and span.name in ("DEL", "process orders"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -360,9 +360,9 @@ def test_a_trace_has_one_number_of_a_source_per_trace():
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 300))
 def test_a_deal_sends_every_part_once(parts, window, blocks):
     """For any window, every part of every block goes out in one request, within its window."""
-    deal = Deal(parts, window, blocks)
+    interleaving = Interleaving(parts, window, blocks)
     request = np.arange(blocks * parts)
-    block, part = deal.of(request)
+    block, part = interleaving.block_and_part(request)
     assert sorted(zip(block.tolist(), part.tolist(), strict=True)) == [
         (b, p) for b in range(blocks) for p in range(parts)
     ]

@@ -1,8 +1,8 @@
 """Plan: a scenario made exact. Which requests each worker sends, what is in them, and when.
 
 Block b holds the traces from number b·p on, p to a block; a block is one request, or one for each
-part of it where the layout cuts traces up (see Deal). A request is due when its first span is.
-Worker i of w takes the requests i, i + w, i + 2w, …: the shares add up exactly, the requests of
+part of it where the layout splits traces (see Interleaving). A request is due when its first span
+is. Worker i of w takes the requests i, i + w, i + 2w, …: the shares add up exactly, the requests of
 all workers together are evenly spaced, and the bytes do not depend on the number of workers.
 """
 
@@ -25,7 +25,7 @@ from blaster.pacing.hold import held as with_holds
 from blaster.pacing.pacer import Pacer, Ramp, Sine, Stages, Steady
 from blaster.payload import workload
 from blaster.payload.columns import ColumnSource
-from blaster.payload.deal import Deal
+from blaster.payload.interleaving import Interleaving
 from blaster.payload.mix import SPANS, Mix
 from blaster.payload.shape import Shape
 from blaster.payload.template import Encoding, Template
@@ -156,7 +156,7 @@ class Plan:
     workers: int
     per_request: int
     mix: Mix
-    deal: Deal
+    interleaving: Interleaving
     traces: int | None
     pacer: Pacer | None
     segments: Segments
@@ -181,9 +181,9 @@ class Plan:
                 window = max(2, round(SCATTER_S * 1e9 * blocks / pacer.duration_ns))
         elif scattered:
             window = CLOSED_WINDOW
-        deal = Deal(mix.parts, window, blocks)
+        interleaving = Interleaving(mix.parts, window, blocks)
         segments = Segments.of(scenario)
-        return cls(scenario, seed, workers, per_request, mix, deal, traces, pacer, segments)
+        return cls(scenario, seed, workers, per_request, mix, interleaving, traces, pacer, segments)
 
     def cannot_hold(self) -> str | None:
         """Why the rate of this plan cannot be held; None where it can. What is put into the
@@ -192,7 +192,7 @@ class Plan:
             return "there is no rate to hold"
         if self.scenario.arrivals != "uniform" or self.scenario.burst > 1:
             return "only evenly spaced requests can be held"
-        if self.deal.window > 1:
+        if self.interleaving.window > 1:
             return "scattered traces cannot be held"
         return "the warm-up is being sought" if self.scenario.warmup.auto else None
 
@@ -229,9 +229,16 @@ class Plan:
             scenario = msgspec.structs.replace(scenario, stages=tuple(stages))
             segments = segments.held(hold.begin_ns, hold.duration_ns)
         traces = self.mix.traces_within(pacer.total)
-        deal = Deal(self.mix.parts, self.deal.window, -(-traces // self.per_request))
+        interleaving = Interleaving(
+            self.mix.parts, self.interleaving.window, -(-traces // self.per_request)
+        )
         return replace(
-            self, scenario=scenario, deal=deal, traces=traces, pacer=pacer, segments=segments
+            self,
+            scenario=scenario,
+            interleaving=interleaving,
+            traces=traces,
+            pacer=pacer,
+            segments=segments,
         )
 
     @property
@@ -299,24 +306,24 @@ class Shard:
     def __init__(self, plan: Plan, number: int, stride: int) -> None:
         self._plan = plan
         self._number, self._stride = number, stride
-        if plan.deal.blocks is None:
+        if plan.interleaving.blocks is None:
             self.requests: int | None = None
             return
-        self._run_requests = plan.deal.blocks * plan.deal.parts
+        self._run_requests = plan.interleaving.blocks * plan.interleaving.parts
         # Ceiling division: how many of the run's requests fall to this worker.
         self.requests = max(0, -(-(self._run_requests - number) // stride))
 
     def of(self, k: Int64) -> Requests:
         """What the requests k hold; those of the run's last block can hold fewer traces."""
         plan = self._plan
-        block, parts = plan.deal.of(k * self._stride + self._number)
+        block, parts = plan.interleaving.block_and_part(k * self._stride + self._number)
         first = block * plan.per_request
         counts = np.full(len(k), plan.per_request, np.int64)
         if plan.traces is not None:
             np.minimum(counts, plan.traces - first, out=counts)
         # A closed loop's workers do not keep pace with each other, so each meets the share alone;
         # not where they share traces, which must be the same for all.
-        alone = plan.traces is None and plan.deal.parts == 1
+        alone = plan.traces is None and plan.interleaving.parts == 1
         return Requests(first, counts, parts, k * plan.per_request if alone else first)
 
     def times(self, k: Int64) -> Int64:
@@ -330,11 +337,11 @@ class Shard:
         plan = self._plan
         assert plan.pacer is not None
         request = k * self._stride + self._number
-        if plan.deal.parts == 1:
+        if plan.interleaving.parts == 1:
             return self.times(k)
-        block, _ = plan.deal.of(request)
-        first, size, _ = plan.deal.window_of(request)
-        end = self._spans_before(first + size // plan.deal.parts)
+        block, _ = plan.interleaving.block_and_part(request)
+        first, size, _ = plan.interleaving.window_of(request)
+        end = self._spans_before(first + size // plan.interleaving.parts)
         begun = plan.pacer.times(self._spans_before(first))
         over = plan.pacer.times(np.minimum(end, plan.pacer.total - 1))
         return plan.pacer.times(self._spans_before(block)) - (over - begun)
@@ -398,9 +405,9 @@ class Shard:
     def _positions(self, request: Int64) -> Int64:
         """The span of the run, by its number, at whose time each request of the run is due: those
         of a window go out evenly over its time."""
-        first, size, at = self._plan.deal.window_of(request)
+        first, size, at = self._plan.interleaving.window_of(request)
         begin = self._spans_before(first)
-        if self._plan.deal.window * self._plan.deal.parts == 1:
+        if self._plan.interleaving.window * self._plan.interleaving.parts == 1:
             return begin
-        end = self._spans_before(first + size // self._plan.deal.parts)
+        end = self._spans_before(first + size // self._plan.interleaving.parts)
         return begin + (end - begin) * at // np.maximum(size, 1)

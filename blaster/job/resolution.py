@@ -21,7 +21,7 @@ from blaster.job.options import LoadOptions, RunOptions, VerifyOptions
 from blaster.job.sizing import Hosts, Wanted, check_range
 from blaster.measure.sampler import parse_watch
 from blaster.payload.capture import capture
-from blaster.payload.capture.recording import MAX_BYTES
+from blaster.payload.capture.batch_capture import MAX_BYTES
 from blaster.payload.template import LAYOUTS
 from blaster.scenario import loading, overrides
 from blaster.scenario.scenario import ARRIVALS, MAX_BURST, Scenario, parse_warmup

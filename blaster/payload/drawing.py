@@ -52,7 +52,7 @@ class _Node:
     service: str
     parent: _Node | None
     calls: list[tuple[str, _Node]] = field(default_factory=list)
-    loose: bool = False
+    detached: bool = False
     failed: bool = False
     index: int = 0
 
@@ -120,7 +120,7 @@ def _tree(topology: Topology, decks: _Decks) -> _Node:
             for _ in range(_times(call, name, decks)):
                 to = _weighted(call.to, decks, f"{name}/to")
                 child = operation(to, node, key, depth + 1)
-                child.loose = call.mode == "async"
+                child.detached = call.mode == "async"
                 node.calls.append((call.mode, child))
         if around is None:
             return node
@@ -161,7 +161,7 @@ def _merged(roots: list[_Node]) -> list[tuple[_Node, int]]:
     """The different trees, and how often each was drawn."""
     found: dict[tuple[object, ...], list[_Node]] = {}
     for root in roots:
-        described = tuple((n.key, n.calling, n.loose, len(n.calls)) for n in _walk(root))
+        described = tuple((n.key, n.calling, n.detached, len(n.calls)) for n in _walk(root))
         found.setdefault(described, []).append(root)
     return [(same[0], len(same)) for same in found.values()]
 
@@ -200,7 +200,7 @@ def _failed(root: _Node, places: list[int]) -> _Node:
 
     def copy(node: _Node, parent: _Node | None) -> _Node:
         made = _Node(node.key, node.operation, node.calling, node.service, parent)
-        made.loose = node.loose
+        made.detached = node.detached
         made.calls = [(mode, copy(child, made)) for mode, child in node.calls]
         return made
 
@@ -286,7 +286,7 @@ def _shape(
         events=np.array(events, np.int64).reshape(len(events), weight).T,
         digits=tuple(digits),
         places=_places(topology, root, last),
-        loose=frozenset(node.index for node in nodes if node.loose),
+        detached=frozenset(node.index for node in nodes if node.detached),
     )
 
 

@@ -72,7 +72,7 @@ class Shape:
     where it has a parent, that span's placeholder; the parent need not stand before it. A link
     with TRACE_PLACEHOLDER has the placeholder of a span too; any other link is sent as it is.
     Parents and linked spans that are not in the trace have IDs that begin with ABSENT and are sent
-    as they are. Events have times that are not 0. Spans that are their own ancestors are loose.
+    as they are. Events have times that are not 0. Spans that are their own ancestors are detached.
 
     ``weight``: how often the shape is sent, beside the other shapes' weights; from 1 on.
 
@@ -84,7 +84,7 @@ class Shape:
 
     ``places``: for each kind of violation (slow, error, missing auth) the span to violate with;
     None: the shape has none that can. A span made slow takes its ancestors along, save where it
-    is among ``loose``, the spans that need not end before their parents do.
+    is among ``detached``, the spans that need not end before their parents do.
     """
 
     request: ExportTraceServiceRequest
@@ -94,7 +94,7 @@ class Shape:
     events: Int64
     digits: tuple[Digits, ...] = ()
     places: tuple[int | None, int | None, int | None] = (0, 0, 0)
-    loose: frozenset[int] = frozenset()
+    detached: frozenset[int] = frozenset()
 
     @property
     def spans(self) -> int:

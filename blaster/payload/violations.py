@@ -115,7 +115,7 @@ def slowed(shape: Shape, rows: npt.NDArray[np.intp]) -> Int64:
         return ends
     ends[:, span] += SLOW_EXTRA_NS
     parent = parents[span]
-    while parent is not None and span not in shape.loose:
+    while parent is not None and span not in shape.detached:
         np.maximum(ends[:, parent], ends[:, span], out=ends[:, parent])
         span, parent = parent, parents[parent]
     return ends

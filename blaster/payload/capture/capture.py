@@ -153,7 +153,7 @@ def _shape(kept: _Kept) -> Shape:
         ends=np.stack([trace.ends for trace in timings]),
         events=np.stack([trace.events for trace in timings]),
         places=_places(kept.trace),
-        loose=_loose(timings),
+        detached=_detached(timings),
     )
 
 
@@ -162,7 +162,7 @@ def _places(trace: Trace) -> tuple[int | None, int | None, int | None]:
     return (root, root, root)
 
 
-def _loose(timings: list[Trace]) -> frozenset[int]:
+def _detached(timings: list[Trace]) -> frozenset[int]:
     """The spans that end after their parents did, in any of the timings, or are their own
     ancestors."""
     depths = _inwards(timings[0])[1]

@@ -1,4 +1,4 @@
-"""Deal: which part of which block of traces each request of a run carries.
+"""Interleaving: which part of which block of traces each request of a run carries.
 
 Block b holds the traces from number b·p on, and each of its parts goes out in a request of its
 own. Requests take block after block and part after part; where traces are to be scattered, those
@@ -19,7 +19,7 @@ _GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True, slots=True)
-class Deal:
+class Interleaving:
     """``parts`` of each block, shuffled within windows of ``window`` blocks (1: not shuffled);
     ``blocks`` in the whole run (None: without end)."""
 
@@ -27,7 +27,7 @@ class Deal:
     window: int = 1
     blocks: int | None = None
 
-    def of(self, request: Int64) -> tuple[Int64, Int64]:
+    def block_and_part(self, request: Int64) -> tuple[Int64, Int64]:
         """The block and the part of each request."""
         if self.window == 1:
             return np.divmod(request, self.parts)

@@ -1,4 +1,4 @@
-"""Recording: a file of the batches that were sent, which several processes write together."""
+"""BatchCapture: a file of the batches that were sent, which several processes write together."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _JSON_NAMES = (".json", ".jsonl", ".ndjson")
 _SIZE, _REQUESTS, _SPANS, _MISSED, _ERROR = range(5)
 
 
-class Recording:
+class BatchCapture:
     """The file ``path``: lines of OTLP JSON where its name ends in .json, .jsonl or .ndjson, and
-    OTLP protobuf with lengths otherwise. It is emptied at once; UsageError where that fails.
+    OTLP protobuf with lengths otherwise. It is emptied at once; UsageError if that fails.
 
-    Made before the workers are forked, added to in them, and closed in the parent: it is whole
-    then, even where a worker was killed while it wrote. Records stop for good at ``most`` bytes
-    or when the file system is full.
+    Made before the workers are forked, added to in them, and closed in the parent: it holds whole
+    records then, even if a worker was killed while it wrote. It ends for good at ``most`` bytes or
+    when the file system is full.
     """
 
     def __init__(self, path: str, most: int = MAX_BYTES) -> None:
@@ -41,14 +41,14 @@ class Recording:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a file name"
             raise UsageError(f"--record {quoted(path)}: cannot be written: {reason}") from None
-        # Shared with the workers: what is in the file, to the record. Locked with the file.
+        # Shared with the workers: the contents of the file, to the record. Locked with the file.
         self._shared = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.int64)[:5]
 
     def add(self, batches: Iterable[tuple[bytes, int]]) -> None:
-        """Appends the bytes of requests, each with its number of spans, in this order."""
+        """Append the bytes of requests, each with its number of spans, in this order."""
         shared = self._shared
         for batch, spans in batches:
-            # Once one is missed, all are: the file is a beginning of what was sent.
+            # Once a batch is left out, all later ones are: the file is a prefix of what was sent.
             record = b"" if shared[_MISSED] else self._record(batch)
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             if not shared[_MISSED] and self._append(record):
@@ -59,18 +59,18 @@ class Recording:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Cuts off what a killed worker left half written, and closes the file."""
+        """Cut off a record that a killed worker left half written, and close the file."""
         with suppress(OSError):
             os.ftruncate(self._file, int(self._shared[_SIZE]))
         os.close(self._file)
 
     @property
     def failed(self) -> bool:
-        """Whether something is missing because the file could not be written."""
+        """Whether batches are missing because the file could not be written."""
         return bool(self._shared[_ERROR])
 
-    def said(self) -> str:
-        """What is in the file, in one line."""
+    def summary(self) -> str:
+        """Return the contents of the file in one line."""
         size, requests, spans, missed, error = self._shared.tolist()
         text = f"{self.path}: {spans:,} spans in {requests:,} requests, {format_bytes(size)}"
         if missed:
@@ -84,7 +84,7 @@ class Recording:
         return otlp_json.encode(otlp_proto.decode(batch)) + b"\n"
 
     def _append(self, record: bytes) -> bool:
-        """Writes one record at the end of the last whole one. False: it has no room."""
+        """Write one record after the last whole one. False: it has no room."""
         at = int(self._shared[_SIZE])
         if at + len(record) > self._most:
             return False
