@@ -44,7 +44,10 @@ def find(
         if rate and found.limited_by != GENERATOR:
             before = trials.measure(OVERLOAD, RECOVERY_LOAD * rate, 1.0, found.batch)
             found.trials.append(before)
-            found.overload = trials.overload(rate, found.batch, before.p99_ms or 0.0)
+            found.overload, beyond = trials.overload(
+                OVERLOAD, rate, found.batch, before.p99_ms or 0.0
+            )
+            found.trials.append(beyond)
     found.usl = fit_law(found.trials)
     found.duration_s = round(time.monotonic() - began, 3)
     return found

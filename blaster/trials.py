@@ -74,10 +74,13 @@ class Trials:
             time.sleep(REST_S)
         return trial
 
-    def overload(self, ceiling: float, batch: int, before_ms: float) -> Overload:
+    def overload(
+        self, phase: str, ceiling: float, batch: int, before_ms: float
+    ) -> tuple[Overload, Trial]:
         """Twice the ceiling, then less than it in the same run, so that the recovery is seen.
 
-        ``before_ms``: the latency's 99th percentile at that lesser load, before.
+        ``before_ms``: the latency's 99th percentile at that lesser load, before. The trial is the
+        overload's alone.
         """
         over, after = round(2 * ceiling), max(1, round(RECOVERY_LOAD * ceiling))
         stages = [_steady(over, OVERLOAD_S), _steady(after, WATCHED_S)]
@@ -87,7 +90,19 @@ class Trials:
         in_time = ok[ok["done"] <= start + OVERLOAD_S * 1e9]
         accepted = float((in_time["spans"] - in_time["rejected"]).sum()) / OVERLOAD_S
         band = max(BAND_FACTOR * before_ms, before_ms + BAND_MS)
-        return Overload(
+        trial = trial_of(
+            results,
+            outcomes[outcomes["scheduled"] < start + OVERLOAD_S * 1e9],
+            phase=phase,
+            load=over,
+            duration_s=OVERLOAD_S,
+            ceiling=self._ceiling.at(batch) if self._ceiling else None,
+            broken=[],
+            counts=results.stages[0].spans,
+        )
+        if self._on_trial is not None:
+            self._on_trial(trial)
+        overload = Overload(
             offered_spans_per_s=2 * ceiling,
             accepted_spans_per_s=accepted,
             share=accepted / ceiling,
@@ -96,6 +111,7 @@ class Trials:
             watched_s=WATCHED_S,
             spans=results.spans,
         )
+        return overload, trial
 
     def _run(self, stages: Sequence[Stage], batch: int) -> tuple[Results, Outcomes]:
         with Recorder() as recorder:

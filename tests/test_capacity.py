@@ -16,13 +16,14 @@ from blaster import trials
 from blaster.engine.signals import StopSignals
 from blaster.job.options import CapacityOptions
 from blaster.job.search import resolve_search
-from blaster.report.capacity import plot
+from blaster.report.capacity import law, plot, rows
 from blaster.run import embedded_endpoint
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.base import OUTCOME, Status
 from blaster.transport.choice import wire_is_built
 from blaster.transport.otlp_settings import OtlpSettings
 from blaster.transport.probe import probe
+from blaster.verdict import usl
 from blaster.verdict.capacity import Ceiling, Goals
 from blaster.verdict.search import search_ceiling
 from blaster.verdict.trial import Trial
@@ -121,10 +122,56 @@ def test_the_highest_rate_asked_for() -> None:
     assert (found.ndr, found.limited_by) == (3_000, "nobody")
 
 
-def test_a_target_that_takes_nothing() -> None:
-    """Its rates are 0, not unknown."""
-    found = search_ceiling(GOALS, FAST, target(0))
+@pytest.mark.parametrize("batch", [None, 10])
+def test_a_target_that_takes_nothing(batch: int | None) -> None:
+    """Its rates are 0, not unknown, and below one request a second."""
+    found = search_ceiling(dataclasses.replace(GOALS, batch=batch), FAST, target(0))
     assert (found.ndr, found.pdr, found.limited_by) == (0, 0, "target")
+    assert found.ndr_below == (batch or 1)
+    assert dict(rows(found))["No-drop rate"] == f"below {batch or 1} spans/s"
+
+
+@pytest.mark.parametrize("rate", [2, 13, 200, 500, 900])
+def test_a_slow_target(rate: int) -> None:
+    """Rates below the first are tried where that is too much, and only then."""
+    found = search_ceiling(GOALS, FAST, target(rate))
+    # Trials of a second offer and accept whole spans.
+    assert found.ndr == pytest.approx(rate, rel=0.011, abs=0.5) and found.limited_by == "target"
+    asked = search_ceiling(dataclasses.replace(GOALS, lower=False), FAST, target(rate))
+    assert (asked.ndr, asked.ndr_below) == (0, 1000)
+
+
+def test_what_is_known_where_the_generator_was_the_limit() -> None:
+    """The no-drop rate is at least what came through."""
+    found = search_ceiling(GOALS, FAST, target(1e12))
+    most = max(trial.load_spans_per_s for trial in found.trials)
+    assert (found.ndr, found.ndr_at_least) == (None, most)
+    assert dict(rows(found))["No-drop rate"] == f"at least {most:,.0f} spans/s"
+    late = search_ceiling(GOALS, FAST, target(30_000, limited_by="generator"))
+    assert 16_000 <= (late.ndr_at_least or 0) <= 30_000
+
+
+def test_a_rate_that_lost_spans_is_no_no_drop_rate() -> None:
+    """Not even where it is the highest asked for, and what it lost is within the loss ratio."""
+
+    def drops(phase: str, load: float, seconds: float, _: int) -> Trial:
+        return trial(phase, load, seconds, load * 0.995)
+
+    highest = search_ceiling(
+        dataclasses.replace(GOALS, max_rate=3_000, loss_ratio=0.01), FAST, drops
+    )
+    assert (highest.ndr, highest.ndr_below, highest.pdr) == (0, 1_000, 3_000)
+
+
+def test_the_laws_undetermined_parameters_are_left_out() -> None:
+    """A negative contention is not shown, nor what comes with it."""
+    known = usl.fit([1, 18, 36, 72, 108, 144, 216], [65, 996, 1652, 1853, 1829, 1775, 1702])
+    assert known is not None and [name for name, _ in law(known)] == [
+        *("Contention σ", "Coherency κ", "Law's fit")
+    ]
+    unknown = usl.fit([1, 4, 16, 20, 21, 40], [1e3, 4e3, 16e3, 20e3, 20e3, 20e3])
+    assert unknown is not None and unknown.contention < 0
+    assert law(unknown) == []
 
 
 def test_within_thresholds() -> None:

@@ -26,7 +26,7 @@ def capacity(
 ) -> None:
     """Find the rate at which a backend stops keeping up.
 
-    Exit status 1 where the generator, not the backend, was the limit.
+    Exit status 1 if the generator was the limit, or every rate lost spans.
     """
     from rich.console import Console
 
@@ -51,4 +51,4 @@ def capacity(
         search = resolve_search(options, members)
         found = finder.find(search, signals, show_trial, cluster=members)
         show(found, outputs, quiet=quiet)
-    raise typer.Exit(1 if found.ndr is None else 0)
+    raise typer.Exit(0 if found.ndr else 1)

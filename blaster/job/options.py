@@ -207,7 +207,13 @@ class RunOptions(LoadOptions, VerifyOptions):
 class CapacityOptions(LoadOptions):
     """The options of ``blaster capacity`` that say what a search is."""
 
-    min_rate: Annotated[str, Option("Lowest rate to try, in spans per second.", SEARCH)] = "1000"
+    min_rate: Annotated[
+        str | None,
+        Option(
+            "Lowest rate to try, in spans per second (default: 1000, or what comes through).",
+            SEARCH,
+        ),
+    ] = None
     max_rate: Annotated[
         str | None, Option("Highest rate to try (default: what this machine can send).", SEARCH)
     ] = None

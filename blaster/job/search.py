@@ -70,7 +70,9 @@ def load_job(options: LoadOptions, cluster: Cluster | None = None) -> Job:
 
 
 def _goals(options: CapacityOptions) -> Goals:
-    least = _rate("--min-rate", options.min_rate)
+    least = Goals().min_rate
+    if options.min_rate is not None:
+        least = _rate("--min-rate", options.min_rate)
     most = float(MAX_RATE)
     if options.max_rate is not None:
         most = _rate("--max-rate", options.max_rate)
@@ -90,6 +92,7 @@ def _goals(options: CapacityOptions) -> Goals:
         raise UsageError(f"--max-rate {most:g}: must be above --min-rate {least:g}")
     return Goals(
         min_rate=least,
+        lower=options.min_rate is None,
         max_rate=most,
         loss_ratio=options.loss_ratio,
         precision=options.precision,

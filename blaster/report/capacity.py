@@ -39,7 +39,7 @@ def summary(found: Capacity, console: Console) -> None:
 def rows(found: Capacity) -> list[tuple[str, str]]:
     """The findings, as names and values."""
     result = [
-        ("No-drop rate", _rate(found.ndr)),
+        ("No-drop rate", no_drop_rate(found)),
         (f"Partial-drop rate ({found.loss_ratio:.2%})", _rate(found.pdr)),
     ]
     if found.within_thresholds is not None:
@@ -68,13 +68,31 @@ def rows(found: Capacity) -> list[tuple[str, str]]:
     return result
 
 
+def no_drop_rate(found: Capacity) -> str:
+    """The no-drop rate, or the bound that is known of it."""
+    if found.ndr is None and found.ndr_at_least:
+        return f"at least {_rate(found.ndr_at_least)}"
+    if not found.ndr and found.ndr_below is not None:
+        return f"below {_rate(found.ndr_below)}"
+    return _rate(found.ndr)
+
+
 def law(usl: Usl) -> list[tuple[str, str]]:
-    """The Universal Scalability Law's parameters with their standard errors."""
-    return [
-        ("Contention σ", f"{usl.contention:.4g} ± {usl.contention_error:.2g}"),
-        ("Coherency κ", f"{usl.coherency:.3g} ± {usl.coherency_error:.2g}"),
-        ("Law's fit", f"R² {usl.r_squared:.3f} over {usl.points} trials"),
-    ]
+    """The Universal Scalability Law's parameters with their standard errors. A parameter that does
+    not differ from 0 by two of them is left out, and all are if one is negative: then the law does
+    not hold."""
+    pairs = (usl.contention, usl.contention_error), (usl.coherency, usl.coherency_error)
+    if any(value < -2 * error for value, error in pairs):
+        return []
+    result = []
+    if usl.contention > 2 * usl.contention_error:
+        text = f"{usl.contention:.4g} ± {usl.contention_error:.2g}"
+        result.append(("Contention σ", text))
+    if usl.coherency > 2 * usl.coherency_error:
+        result.append(("Coherency κ", f"{usl.coherency:.3g} ± {usl.coherency_error:.2g}"))
+    if result:
+        result.append(("Law's fit", f"R² {usl.r_squared:.3f} over {usl.points} trials"))
+    return result
 
 
 def plot(trials: Sequence[Trial]) -> str:

@@ -217,14 +217,14 @@ def _capacity(found: Capacity) -> dict[str, Any]:
         for trial in found.trials
     ]
     figures = capacity_rows.rows(found)
-    known = found.ndr is not None
+    known = bool(found.ndr)
     return {
         "title": "Capacity",
         "subtitle": f"{len(found.trials)} trials in {found.duration_s:.0f} s",
         "file_name": "capacity.json",
         "verdict": {
             "mood": "good" if known else "unsure",
-            "word": f"{found.ndr:,.0f} spans/s" if known else "No ceiling found",
+            "word": capacity_rows.no_drop_rate(found),
             "limited_by": found.limited_by,
             "reason": found.reason,
         },

@@ -16,9 +16,11 @@ from blaster.verdict.trial import Trial
 @dataclass(frozen=True, slots=True)
 class Goals:
     """Goals of a search. Rates in spans per second; ``precision``: the relative width of the last
-    interval; ``batch``: None: chosen by the rate. ``repeats`` is odd: the majority decides."""
+    interval; ``batch``: None: chosen by the rate. ``repeats`` is odd: the majority decides.
+    ``lower``: a target that cannot take ``min_rate`` gets less, down to one request a second."""
 
     min_rate: float = 1000.0
+    lower: bool = True
     max_rate: float = 1e9
     loss_ratio: float = 0.001
     precision: float = 0.01
@@ -65,12 +67,16 @@ class Overload(msgspec.Struct, frozen=True):
 
 class Capacity(msgspec.Struct, kw_only=True):
     """The findings. ``ndr``, ``pdr``: the no-drop and the partial-drop rate, in spans per second;
-    None where the generator, not the target, was the limit. ``within_thresholds``: the highest rate
-    at which nothing was dropped and the user's thresholds held; None without thresholds."""
+    None if the generator, not the target, was the limit: then ``ndr_at_least`` is the highest rate
+    without a loss. ``ndr`` is 0 if every rate lost spans: ``ndr_below`` is the lowest of them.
+    ``within_thresholds``: the highest rate at which nothing was dropped and the user's thresholds
+    held; None without thresholds."""
 
     schema: int = 1
     ndr: float | None = None
     pdr: float | None = None
+    ndr_at_least: float | None = None
+    ndr_below: float | None = None
     loss_ratio: float = 0.0
     within_thresholds: float | None = None
     limited_by: str = NOBODY

@@ -11,7 +11,8 @@ does not. Import this only for a search: importing MLRsearch takes half a second
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,12 +61,15 @@ def search_ceiling(goals: Goals, ceiling: Ceiling | None, measure: Measure) -> C
             _report_unlimited(found, goals)
             return found
         if passed is None and load == goals.min_rate and failed.limited_by != GENERATOR:
-            found.ndr = found.pdr = 0.0
-            found.within_thresholds = 0.0 if goals.thresholds else None
-            found.limited_by = TARGET
-            found.reason = f"not even the lowest rate came through: {failed.reason}"
-            return found
-        least, most = (passed or failed).load_spans_per_s / 2, failed.load_spans_per_s
+            passed, failed = _descend(goals, measurer, failed)
+            found.batch = measurer.batch
+            if passed is None:
+                _report_below(found, goals, failed)
+                return found
+        least = max((passed or failed).load_spans_per_s / 2, float(measurer.batch))
+        most = failed.load_spans_per_s
+        if least >= most:
+            least = most / 2
         found.ndr, found.pdr = _mlr_search(goals, measurer, least, most, SEARCH)
         if any(t.phase == SEARCH and t.loss_ratio > goals.loss_ratio for t in found.trials):
             break
@@ -74,7 +78,7 @@ def search_ceiling(goals: Goals, ceiling: Ceiling | None, measure: Measure) -> C
     if goals.thresholds:
         highest = max(found.pdr or 0.0, least * 1.01)
         found.within_thresholds, _ = _mlr_search(
-            goals, measurer, goals.min_rate, highest, THRESHOLDS
+            goals, measurer, min(goals.min_rate, least), highest, THRESHOLDS
         )
     _attribute_limit(found, ceiling)
     return found
@@ -150,6 +154,39 @@ def _bracket(
         load *= STEP
 
 
+def _descend(goals: Goals, measurer: _Measurer, failed: Trial) -> tuple[Trial | None, Trial]:
+    """Return the first trial below a failed one that met the goal's loss ratio, and the last that
+    did not; None: not even one request a second did, or nothing lower may be tried."""
+    while goals.lower and failed.load_spans_per_s > (goals.batch or 1):
+        load = max(failed.load_spans_per_s / STEP, float(goals.batch or 1))
+        measurer.batch = goals.batch or _batch(load / STEP)
+        trial = measurer.trial(BRACKET, load, goals.trial_s)
+        if trial.loss_ratio <= goals.loss_ratio:
+            return trial, failed
+        failed = trial
+    return None, failed
+
+
+def _lossless(trials: Sequence[Trial], most: float = math.inf) -> float:
+    """The highest load tried, at most ``most``, at which most trials lost nothing; 0 if there is
+    none. Losses of the generator's own do not count."""
+    lossless: dict[int, list[bool]] = {}
+    for trial in trials:
+        if not trial.loss_ratio or _by_target(trial):
+            lossless.setdefault(round(trial.load_spans_per_s), []).append(not trial.loss_ratio)
+    tried = (load for load, came in lossless.items() if load <= most and 2 * sum(came) > len(came))
+    return float(max(tried, default=0))
+
+
+def _lowest_lossy(trials: Sequence[Trial]) -> float | None:
+    """The lowest load at which the target lost something."""
+    return min((t.load_spans_per_s for t in trials if t.loss_ratio and _by_target(t)), default=None)
+
+
+def _by_target(trial: Trial) -> bool:
+    return trial.limited_by != GENERATOR
+
+
 def _batch(load: float) -> int:
     return max(1, min(MAX_BATCH, round(load / REQUESTS_PER_S)))
 
@@ -217,17 +254,32 @@ def _attribute_limit(found: Capacity, ceiling: Ceiling | None) -> None:
         found.reason = f"what was lost beyond {rate:,.0f} spans/s was not lost again: too noisy"
     if found.limited_by == GENERATOR:
         found.ndr = found.pdr = None
+        found.ndr_at_least = _lossless(found.trials)
+    elif not found.ndr:
+        found.ndr_below = _lowest_lossy(found.trials)
+
+
+def _report_below(found: Capacity, goals: Goals, failed: Trial) -> None:
+    """Report a target that lost spans at every rate."""
+    found.ndr = found.pdr = 0.0
+    found.ndr_below = failed.load_spans_per_s
+    found.within_thresholds = 0.0 if goals.thresholds else None
+    found.limited_by = TARGET
+    found.reason = f"not even {failed.load_spans_per_s:,.0f} spans/s came through: {failed.reason}"
 
 
 def _report_unlimited(found: Capacity, goals: Goals) -> None:
     """Report a search whose highest rate came through."""
     highest = found.trials[-1].load_spans_per_s
     if highest >= goals.max_rate:
-        found.ndr = found.pdr = highest
+        found.ndr, found.pdr = _lossless(found.trials, highest), highest
+        if not found.ndr:
+            found.ndr_below = _lowest_lossy(found.trials)
         found.limited_by = NOBODY
         found.reason = f"the highest rate asked for, {highest:,.0f} spans/s, came through"
         return
     found.ndr = found.pdr = None
+    found.ndr_at_least = _lossless(found.trials)
     found.limited_by = GENERATOR
     found.reason = (
         f"{highest:,.0f} spans/s came through, and no more can be offered: this machine managed "

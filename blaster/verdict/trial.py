@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from blaster.engine.results import Results
+from blaster.engine.results import Results, Spans
 from blaster.transport.base import OUTCOME, Outcomes, Status
 from blaster.verdict.limit import (
     GENERATOR,
@@ -81,8 +81,10 @@ def trial_of(
     duration_s: float,
     ceiling: float | None,
     broken: list[str],
+    counts: Spans | None = None,
 ) -> Trial:
-    """Judge a run at one steady rate. ``outcomes`` (dtype OUTCOME) by their scheduled times."""
+    """Judge a run at one steady rate, or a stage of one, whose ``counts`` these are. ``outcomes``
+    (dtype OUTCOME) by their scheduled times."""
     assert outcomes.dtype == OUTCOME
     duration_ns = round(duration_s * 1e9)
     start = int(outcomes["scheduled"][0]) if len(outcomes) else 0
@@ -98,7 +100,7 @@ def trial_of(
     if int((acknowledged & ~in_time).sum()) <= results.configuration.connections:
         in_time = acknowledged
     accepted, late = int(spans[in_time].sum()), int(spans[~in_time].sum())
-    counts = results.spans
+    counts = results.spans if counts is None else counts
     lost = counts.scheduled - accepted
     latency_ms = (ok["done"] - ok["scheduled"]) / 1e6
     cap_reached = _most_in_flight(outcomes) >= FULL * results.configuration.in_flight
