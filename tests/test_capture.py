@@ -24,7 +24,10 @@ from blaster.payload.capture import file as capture_file
 from blaster.payload.capture import otlp_json, otlp_proto, traces
 from blaster.payload.capture.batch_capture import BatchCapture
 from blaster.payload.capture.capture import Capture, read
+from blaster.payload.capture.otlp_json import OtlpJsonReader
+from blaster.payload.json_template import json_template
 from blaster.payload.shape import TRACE_PLACEHOLDER, placeholder_id, spans_of
+from blaster.payload.template import build
 
 CAPTURES = Path(__file__).parent / "captures"
 BEGIN = 1_700_000_000_000_000_000
@@ -113,7 +116,7 @@ FORMS = ["json", "proto", "framed"]
 def test_json_keeps_everything() -> None:
     """A request goes into a line of JSON and comes back with every field as it was."""
     line = otlp_json.encode(rich())
-    assert otlp_json.decode(line) == rich()
+    assert OtlpJsonReader().decode(line) == rich()
     first = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     assert first["traceId"] == TRACE.hex() and first["spanId"] == "01" * 8
     assert first["startTimeUnixNano"] == str(BEGIN + 1000) and first["kind"] == 2
@@ -127,7 +130,7 @@ def test_json_as_others_write_it() -> None:
       "parentSpanId": "", "kind": "SPAN_KIND_CLIENT", "status": {"code": "STATUS_CODE_OK"},
       "startTimeUnixNano": 1700000000000000000, "attributes": [{"key": "n",
       "value": {"intValue": 7}}, {"key": "d", "value": {"doubleValue": "NaN"}}]}]}]}]}"""
-    (found,) = spans_of(otlp_json.decode(text.encode()))
+    (found,) = spans_of(OtlpJsonReader().decode(text.encode()))
     assert (found.kind, found.status.code) == (Span.SPAN_KIND_CLIENT, Status.STATUS_CODE_OK)
     assert found.trace_id == TRACE and found.start_time_unix_nano == BEGIN
     assert found.attributes[0].value.int_value == 7
@@ -279,6 +282,69 @@ def test_jaeger(tmp_path: Path) -> None:
     assert read(str(line)).shapes[0].request == shape.request
 
 
+SAVED = [
+    # name, format, service, the spans' names, the parents by their numbers
+    ("ils.json", "OTLP JSON lines", "", ["op"], [-1]),
+    ("snake.json", "OTLP JSON lines", "x", ["Simple"], [-1]),
+    ("tempo-batches.json", "OTLP JSON lines", "s", ["x"], [-1]),
+    ("base64-ids.json", "OTLP JSON lines", "shop", ["GET /orders", "SELECT"], [-1, 0]),
+    ("jaeger-api-v3.json", "OTLP JSON lines", "shop", ["GET /orders", "SELECT"], [-1, 0]),
+    ("jaeger-bare.json", "Jaeger JSON", "shop", ["GET /orders", "SELECT"], [-1, 0]),
+    ("jaeger-data-object.json", "Jaeger JSON", "shop", ["GET /orders", "SELECT"], [-1, 0]),
+    ("jaeger-list.json", "Jaeger JSON", "shop", ["GET /orders", "SELECT"], [-1, 0]),
+    ("jaeger-ref-empty-trace.json", "Jaeger JSON", "svc", ["o", "o"], [-1, 0]),
+    ("jaeger64in128.json", "Jaeger JSON", "svc", ["o", "o"], [-1, 0]),
+    ("group.pb", "OTLP protobuf", "svc", ["op"], [-1]),
+]
+
+
+@pytest.mark.parametrize(("name", "form", "service", "names", "parents"), SAVED)
+def test_traces_as_people_have_saved_them(
+    name: str, form: str, service: str, names: list[str], parents: list[int]
+) -> None:
+    """Traces from Jaeger, Tempo and older versions of OTLP are read whole, each as one trace."""
+    capture = read(str(CAPTURES / name))
+    (shape,) = capture.shapes
+    assert (capture.format, capture.traces, capture.notes) == (form, 1, [])
+    assert capture.patterns[0].services == (service,)
+    spans = list(spans_of(shape.request))
+    assert [span.name for span in spans] == names
+    wanted = [b"" if parent < 0 else placeholder_id(parent) for parent in parents]
+    assert [span.parent_span_id for span in spans] == wanted
+    assert not any(span.links for span in spans)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in SAVED])
+def test_what_is_inspected_is_sent(name: str) -> None:
+    """A file that can be read can be sent, in protobuf and in JSON."""
+    (shape,) = read(str(CAPTURES / name)).shapes
+    built = build([shape], [[]], "gateway")
+    assert len(built.variants[0].spans) == shape.spans
+    assert json_template(built).variants[0].spans == built.variants[0].spans
+
+
+def test_wrapped_in_lines_and_in_whole(tmp_path: Path) -> None:
+    """Jaeger's API v3 streams an object a line; Tempo's v2 has more than the trace in it."""
+    line = (CAPTURES / "jaeger-api-v3.json").read_bytes().strip()
+    other = line.replace(b"0102030405060708090a", b"1102030405060708090a")
+    lines, tempo = tmp_path / "lines", tmp_path / "tempo"
+    lines.write_bytes(line + b"\n" + other + b"\n")
+    tempo.write_bytes(b'{"metrics":{},"trace":' + line.removeprefix(b'{"result":'))
+    assert read(str(lines)).traces == 2
+    assert read(str(tempo)).shapes[0].request == read(str(lines)).shapes[0].request
+
+
+def test_halves_of_trace_ids_that_two_traces_share_are_not_joined(tmp_path: Path) -> None:
+    """Which of two traces a span of 64 bits belongs to nobody knows."""
+    half = JAEGER_SPAN.replace('"1"', '"%s"') % ("%s", "")
+    ids = ["a" + "1".rjust(31, "0"), "b" + "1".rjust(31, "0"), "1"]
+    path = tmp_path / "halves"
+    path.write_text(JAEGER % ",".join(half % trace_id for trace_id in ids))
+    assert read(str(path)).traces == 3
+    path.write_text(JAEGER % ",".join(half % i for i in ids[1:]).replace('"2"', '"3"', 1))
+    assert (read(str(path)).traces, read(str(path)).spans) == (1, 2)
+
+
 SPAN_JSON = (
     '{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"0102030405060708090a0b0c0d0e0f10",'
     '"spanId":"0101010101010101","startTimeUnixNano":"1"%s}]}]}]}'
@@ -307,7 +373,9 @@ HOSTILE: list[tuple[bytes, str]] = [
     (b"", f": empty: {WANTED}"),
     (b"\n \n", ": has no spans"),
     (b"hello", f": begins with b'hello': {WANTED}"),
-    (b"[{}]", f": begins with b'[{{}}]': {WANTED}"),
+    (b"[{}]", ": has no spans; 1 records without spans left out"),
+    (b"[5]", ": $[0]: must be object, not int"),
+    (b"[" * 100_000, ": $[0]: must be object, not array"),
     (b"\x1f\x8b\x08", ": compressed with gzip: unpack it first"),
     (b"\x28\xb5\x2f\xfd", ": compressed with zstd: unpack it first"),
     (b"{}", ": has no spans; 1 records without spans left out"),
@@ -341,7 +409,20 @@ HOSTILE: list[tuple[bytes, str]] = [
      "scopeSpans[0].spans[0]: span ID: must be 8 bytes, not all 0, not 0000000000000000"),
     (GOOD.replace(b'"1"', b'"0"'), ":1: resourceSpans[0].scopeSpans[0].spans[0]: has no start "
      "time"),
-    (b'{"data":5}', ": $.data: must be array, not int"),
+    (b'{"data":5}', ": $.data: must be object | array, not int"),
+    (b'{"spans":7}', ": $.spans: must be array, not int"),
+    (b'[{"spans":[7]}]', ": $[0].spans[0]: must be object, not int"),
+    (jaeger("")[8:-1].replace(b'"p"', b'"q"', 1), ": $[0].spans[0].processID: must be one of the "
+     "trace's processes, not 'q'"),
+    (jaeger("")[9:-2].replace(b'"p"', b'"q"', 1), ": $.spans[0].processID: must be one of the "
+     "trace's processes, not 'q'"),
+    (GOOD.replace(b"0101010101010101", b"AQEBAQEBAQE="), f":1: {IN_SPAN}.spanId: must be 16 "
+     "hexadecimal digits, not 'AQEBAQEBAQE='"),
+    (GOOD.replace(b"0102030405060708090a0b0c0d0e0f10", b"AQIDBAUGBwgJCgsMDQ4PEA=="),
+     f":1: {IN_SPAN}.spanId: must be base64 as the IDs before it, not '0101010101010101'"),
+    (GOOD.replace(b"0101010101010101", b"AQEBAQEBAQEB"), f":1: {IN_SPAN}.spanId: must be 16 "
+     "hexadecimal digits, not 'AQEBAQEBAQEB'"),
+    (b'{"result":' * 100_000, ": nested too deep"),
     (b'{"data":[]}', ": has no spans; 1 records without spans left out"),
     (jaeger(',"processID":"q"'), ": $.data[0].spans[0].processID: must be one of the trace's "
      "processes, not 'q'"),
@@ -672,7 +753,7 @@ def test_recording_of_an_interrupted_run(tmp_path: Path) -> None:
     lines = path.read_bytes().splitlines()
     assert len(lines) == results["requests"]["sent"] > 0
     assert (
-        sum(len(list(spans_of(otlp_json.decode(line)))) for line in lines)
+        sum(len(list(spans_of(OtlpJsonReader().decode(line)))) for line in lines)
         == results["spans"]["sent"]
     )
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, LENGTH_DELIMITED, START_GROUP, END_GROUP, FIXED32 = range(6)
+
+MAX_GROUPS = 100
+"""Groups within each other: protobuf's decoders take no more."""
 
 
 class Field(NamedTuple):
@@ -77,8 +80,32 @@ def fields(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Fiel
         elif wire_type == LENGTH_DELIMITED:
             length, value_at = read_varint(data, at, end)
             at = value_at + length
+        elif wire_type == START_GROUP:
+            at = _end_of_group(data, at, end, number)
         else:
             raise ValueError(f"byte {tag_at}: wire type {wire_type} has no place here")
         if number == 0 or at > end:
             raise ValueError(f"byte {tag_at}: field {number} does not fit into its message")
         yield Field(number, wire_type, tag_at, value_at, at)
+
+
+def _end_of_group(data: bytes, start: int, end: int, number: int) -> int:
+    """The offset after a group, which OTLP has none of: an unknown field."""
+    at, open_groups = start, [number]
+    while open_groups:
+        tag, at = read_varint(data, at, end)
+        wire_type = tag & 7
+        if wire_type == START_GROUP and len(open_groups) < MAX_GROUPS:
+            open_groups.append(tag >> 3)
+        elif wire_type == END_GROUP and tag >> 3 == open_groups[-1]:
+            open_groups.pop()
+        elif wire_type == VARINT:
+            _, at = read_varint(data, at, end)
+        elif wire_type == LENGTH_DELIMITED:
+            length, at = read_varint(data, at, end)
+            at += length
+        elif wire_type in (FIXED64, FIXED32):
+            at += 8 if wire_type == FIXED64 else 4
+        else:
+            raise ValueError(f"byte {at}: a group does not end as it should")
+    return at

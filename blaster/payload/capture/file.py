@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from blaster.errors import UsageError
 from blaster.otlp.malformed import Malformed, decoded
-from blaster.payload.capture import jaeger_json, otlp_json, otlp_proto
+from blaster.payload.capture import jaeger_json, otlp_proto
+from blaster.payload.capture.otlp_json import OtlpJsonReader
 from blaster.scenario.toml_file import opened
 from blaster.units import in_line, quoted
 
@@ -48,9 +49,17 @@ class Record(NamedTuple):
 
 
 class _Head(msgspec.Struct):
-    """The names by which a JSON document is known; their values are not looked at yet."""
+    """The names that tell a Jaeger export from OTLP; their values are not read yet."""
 
     data: msgspec.Raw = msgspec.Raw()
+    spans: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def layout(self) -> jaeger_json.Layout | None:
+        """The layout of a Jaeger export; None for OTLP."""
+        if bytes(self.data):
+            return jaeger_json.Layout.EXPORT
+        return jaeger_json.Layout.TRACE if bytes(self.spans) else None
 
 
 _HEAD = msgspec.json.Decoder(_Head)
@@ -81,6 +90,8 @@ def _records(file: BinaryIO, shown: str) -> Iterator[Record]:
     if head[0] < otlp_proto.FIRST_BYTE:
         # The first byte of a length below 160 MiB.
         yield from _messages(file, shown, Format.OTLP_PROTO_FRAMED)
+    elif head[start:].lstrip().startswith(b"["):
+        yield _document(file, shown, OtlpJsonReader())
     elif head[start:].lstrip().startswith(b"{") or not head[start:].strip():
         yield from _json(file, shown)
     elif head[0] == otlp_proto.FIRST_BYTE:
@@ -102,6 +113,7 @@ def _json(file: BinaryIO, shown: str) -> Iterator[Record]:
     """Lines of OTLP, or one document: then its first line is no JSON by itself, or it is the whole
     file."""
     start = file.tell()
+    reader = OtlpJsonReader()
     number = 0
     while line := file.readline(MAX_RECORD_BYTES + 1):
         number += 1
@@ -109,32 +121,34 @@ def _json(file: BinaryIO, shown: str) -> Iterator[Record]:
             continue
         place = f"{shown}:{number}"
         _check_length(line, place)
+        if number == 1 and _is_part_or_export(line):
+            file.seek(start)
+            yield _document(file, shown, reader)
+            return
         try:
-            if number == 1:
-                head = _head(line)
-                if head is None or bytes(head.data):
-                    file.seek(start)
-                    yield _document(file, shown)
-                    return
-            yield Record(Format.OTLP_JSON, place, otlp_json.decode(line))
+            yield Record(Format.OTLP_JSON, place, reader.decode(line))
         except Malformed as error:
             raise UsageError(f"{place}: {error}") from None
 
 
-def _head(line: bytes) -> _Head | None:
+def _is_part_or_export(line: bytes) -> bool:
     try:
-        return decoded(_HEAD, line)
+        return decoded(_HEAD, line).layout is not None
     except Malformed:
-        return None
+        return True
 
 
-def _document(file: BinaryIO, shown: str) -> Record:
+def _document(file: BinaryIO, shown: str, reader: OtlpJsonReader) -> Record:
     text = file.read(MAX_RECORD_BYTES + 1)
     _check_length(text, shown)
     try:
-        if not bytes(decoded(_HEAD, text).data):
-            return Record(Format.OTLP_JSON, shown, otlp_json.decode(text))
-        return Record(Format.JAEGER_JSON, shown, jaeger_json.decode(text))
+        if text.lstrip().startswith(b"["):
+            layout: jaeger_json.Layout | None = jaeger_json.Layout.TRACES
+        else:
+            layout = decoded(_HEAD, text).layout
+        if layout is None:
+            return Record(Format.OTLP_JSON, shown, reader.decode(text))
+        return Record(Format.JAEGER_JSON, shown, jaeger_json.decode(text, layout))
     except Malformed as error:
         raise UsageError(f"{shown}: {error}") from None
 

@@ -1,14 +1,18 @@
-"""A Jaeger JSON export: what Jaeger's page and its HTTP API give for traces.
+"""A Jaeger JSON export, as Jaeger's page and its HTTP API give traces.
 
-``{"data": [{"traceID", "spans": [...], "processes": {...}}]}``, times in microseconds. A span
-becomes an OTLP span as Jaeger's own translation to OTLP has it: the first CHILD_OF reference in the
-same trace is the parent, other references are links, logs are events, the process is the resource;
-the tags span.kind, otel.status_code, otel.status_description, error, w3c.tracestate and
-otel.scope.name are put back where OTLP keeps them. Warnings are ignored.
+``{"data": [{"traceID", "spans": [...], "processes": {...}}]}``, times in microseconds; also one
+trace or a list of traces by itself. A span becomes an OTLP span as Jaeger's own translation to OTLP
+has it: the first CHILD_OF reference in the same trace is the parent, other references are links,
+logs are events, the process is the resource; the tags span.kind, otel.status_code,
+otel.status_description, error, w3c.tracestate and otel.scope.name become the fields of OTLP that
+they stand for. Warnings are ignored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -42,8 +46,8 @@ class _Log(_Struct):
 
 class _Reference(_Struct):
     ref_type: str
-    trace_id: str = msgspec.field(name="traceID")
     span_id: str = msgspec.field(name="spanID")
+    trace_id: str | None = msgspec.field(name="traceID", default=None)
 
 
 class _Span(_Struct):
@@ -72,10 +76,21 @@ class _Trace(_Struct):
 
 
 class _Export(_Struct):
-    data: tuple[_Trace, ...]
+    data: tuple[_Trace, ...] | _Trace
 
 
-_DECODER = msgspec.json.Decoder(_Export)
+_EXPORT: msgspec.json.Decoder[_Export] = msgspec.json.Decoder(_Export)
+_TRACE: msgspec.json.Decoder[_Trace] = msgspec.json.Decoder(_Trace)
+_TRACES: msgspec.json.Decoder[tuple[_Trace, ...]] = msgspec.json.Decoder(tuple[_Trace, ...])
+
+
+class Layout(Enum):
+    """What a Jaeger export holds: ``data``, one trace, or a list of traces."""
+
+    EXPORT = 1
+    TRACE = 2
+    TRACES = 3
+
 
 _KINDS = {
     "internal": Span.SPAN_KIND_INTERNAL,
@@ -99,19 +114,46 @@ _ELSEWHERE = {
 }
 
 
-def decode(data: bytes) -> ExportTraceServiceRequest:
-    """All traces of an export, as one request. Malformed otherwise, with the JSON path."""
-    export = decoded(_DECODER, data)
+def decode(data: bytes, layout: Layout = Layout.EXPORT) -> ExportTraceServiceRequest:
+    """Return all traces of an export as one request. Raises Malformed, with the JSON path."""
+    path, traces = _traces(data, layout)
+    full_ids = _full_ids(traces)
     request = ExportTraceServiceRequest()
     try:
-        for blocks in each(export.data, "data", _resource_spans):
-            request.resource_spans.extend(blocks)
+        for index, trace in enumerate(traces):
+            try:
+                request.resource_spans.extend(_resource_spans(trace, full_ids))
+            except Malformed as error:
+                raise error.within(path.format(index)) from None
     except UnicodeError:
         raise Malformed("text with half a surrogate pair") from None
     return request
 
 
-def _resource_spans(trace: _Trace) -> list[ResourceSpans]:
+def _traces(data: bytes, layout: Layout) -> tuple[str, tuple[_Trace, ...]]:
+    """The traces, and the JSON path of the trace with number {}."""
+    if layout is Layout.TRACE:
+        return "", (decoded(_TRACE, data),)
+    if layout is Layout.TRACES:
+        return "[{}]", decoded(_TRACES, data)
+    export = decoded(_EXPORT, data).data
+    return (".data", (export,)) if isinstance(export, _Trace) else (".data[{}]", export)
+
+
+def _full_ids(traces: Iterable[_Trace]) -> dict[bytes, bytes]:
+    """The IDs of 128 bits by their lower halves: a service that knows 64 bits only has a trace's
+    lower half. Those of which two begin with the same half are left out."""
+    found: dict[bytes, set[bytes]] = {}
+    for trace in traces:
+        for span in trace.spans or ():
+            if len(span.trace_id) > 16:
+                with suppress(Malformed):  # which the conversion tells with its place
+                    full = _id("traceID", span.trace_id, 16)
+                    found.setdefault(full[8:], set()).add(full)
+    return {half: full.pop() for half, full in found.items() if len(full) == 1}
+
+
+def _resource_spans(trace: _Trace, full_ids: Mapping[bytes, bytes]) -> list[ResourceSpans]:
     """One block for each process, one ScopeSpans in it for each scope."""
     blocks: dict[bytes, ResourceSpans] = {}
     scopes: dict[tuple[bytes, str, str], ScopeSpans] = {}
@@ -141,7 +183,7 @@ def _resource_spans(trace: _Trace) -> list[ResourceSpans]:
             scope = scopes[key, name, version] = block.scope_spans.add()
             if name or version:
                 scope.scope.CopyFrom(InstrumentationScope(name=name, version=version))
-        scope.spans.append(_span(item, tags))
+        scope.spans.append(_span(item, tags, full_ids))
 
     for _ in each(trace.spans, "spans", add):
         pass
@@ -157,11 +199,13 @@ def _resource(process: _Process) -> Resource:
     return Resource(attributes=[name, *each(process.tags, "tags", _attribute)])
 
 
-def _span(item: _Span, tags: dict[str, Any]) -> Span:
-    trace_id, span_id = _id("traceID", item.trace_id, 16), _id("spanID", item.span_id, 8)
+def _span(item: _Span, tags: dict[str, Any], full_ids: Mapping[bytes, bytes]) -> Span:
+    trace_id = _trace_id(item.trace_id, full_ids)
+    span_id = _id("spanID", item.span_id, 8)
     parent = _id("parentSpanID", item.parent_span_id, 8) if item.parent_span_id else b""
     links = []
-    for kind, link in each(item.references, "references", _reference):
+    references = each(item.references, "references", lambda r: _reference(r, trace_id, full_ids))
+    for kind, link in references:
         if kind == "CHILD_OF" and link.trace_id == trace_id and parent in (b"", link.span_id):
             parent = link.span_id
         else:
@@ -215,11 +259,12 @@ def _event(log: _Log) -> Span.Event:
     )
 
 
-def _reference(item: _Reference) -> tuple[str, Span.Link]:
-    link = Span.Link(
-        trace_id=_id("traceID", item.trace_id, 16), span_id=_id("spanID", item.span_id, 8)
-    )
-    return item.ref_type, link
+def _reference(
+    item: _Reference, own: bytes, full_ids: Mapping[bytes, bytes]
+) -> tuple[str, Span.Link]:
+    """The type of the reference and a link to its span; without a trace ID it is to ``own``."""
+    trace_id = _trace_id(item.trace_id, full_ids) if item.trace_id else own
+    return item.ref_type, Span.Link(trace_id=trace_id, span_id=_id("spanID", item.span_id, 8))
 
 
 def _attribute(tag: _Tag) -> KeyValue:
@@ -253,6 +298,11 @@ def _time(name: str, microseconds: int) -> int:
             f"must be microseconds from 0 to {_MAX_US - 1}, not {quoted(microseconds)}", f".{name}"
         )
     return microseconds * _NS_PER_US
+
+
+def _trace_id(text: str, full_ids: Mapping[bytes, bytes]) -> bytes:
+    trace_id = _id("traceID", text, 16)
+    return trace_id if any(trace_id[:8]) else full_ids.get(trace_id[8:], trace_id)
 
 
 def _id(name: str, text: str, width: int) -> bytes:
