@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from blaster.chaos import Chaos
@@ -24,7 +24,7 @@ from blaster.engine.segments import interval_ns
 from blaster.engine.series import Point, Thinned
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.engine.slab import Slab, WorkerState
-from blaster.errors import BlasterError, TargetUnreachable
+from blaster.errors import TargetUnreachable
 from blaster.measure.hdr import merge_intervals
 from blaster.measure.sampler import Sampler
 from blaster.pacing.hold import OPEN_NS, Hold
@@ -33,6 +33,9 @@ from blaster.transport.base import TransportFactory
 TICK_S = 0.05
 START_DELAY_NS = 20_000_000
 CONNECT_TIMEOUT_S = 4.0
+READY_LIMIT_S = 30.0
+"""How long a worker may take from its fork until it is connected: more is no slow machine."""
+
 STOP_LIMIT_NS = 1_700_000_000
 OVERTIME_NS = 5_000_000_000
 
@@ -77,9 +80,9 @@ class Runner:
         self._keep_intervals = keep_intervals
         self._sample = sample
         self._control = control
-        self._ledger = Ledger(plan.workers, plan.segments)
+        self.ledger = Ledger(plan.workers, plan.segments)
         if steering is not None:
-            self._ledger.epoch_ns = steering.epoch_ns
+            self.ledger.epoch_ns = steering.epoch_ns
         self._pids: dict[int, int] = {}  # pid → worker, of those that run
         self._lost: list[LostWorker | LostHost] = []
 
@@ -88,7 +91,7 @@ class Runner:
 
         Raises TargetUnreachable when a worker cannot connect, before any span is offered.
         """
-        self._signals.on_stop = self._ledger.stop
+        self._signals.on_stop = self.ledger.stop
         try:
             self._fork()
             self._await_connected()
@@ -105,7 +108,7 @@ class Runner:
                 worker_process.run(
                     self._plan,
                     worker,
-                    self._ledger,
+                    self.ledger,
                     self._make_transport,
                     timeout_s=self._timeout_s,
                     connect_timeout_s=CONNECT_TIMEOUT_S,
@@ -115,27 +118,34 @@ class Runner:
             self._pids[worker_process.fork(life)] = worker
 
     def _await_connected(self) -> None:
-        while any(slab.state != WorkerState.READY for slab in self._ledger.slabs):
+        """Wait until all workers are ready; one that is killed meanwhile, or is not ready in time,
+        is lost, and the run goes on without it."""
+        until = time.monotonic() + READY_LIMIT_S
+        while self._starting():
             self._reap()
-            for slab in self._ledger.slabs:
+            for slab in self.ledger.slabs:
                 if slab.state == WorkerState.FAILED:
                     raise TargetUnreachable(slab.messages().get("error", "a worker cannot connect"))
-            if self._lost:
-                lost = self._lost[0]
-                raise BlasterError(f"{lost} at its start")
-            if self._ledger.stopped_ns:
+            if self.ledger.stopped_ns:
                 raise Interrupted("interrupted before the first span was offered")
+            if time.monotonic() >= until:
+                self._give_up(self._starting(), f"was not ready within {READY_LIMIT_S:g} s")
             time.sleep(0.005)
+
+    def _starting(self) -> list[int]:
+        """The pids of those that are not ready yet."""
+        slabs = self.ledger.slabs
+        return [pid for pid, n in self._pids.items() if slabs[n].state != WorkerState.READY]
 
     def _start(self) -> Run:
         if self._steering is None:
             start = time.monotonic_ns() + START_DELAY_NS
         else:
-            start = self._steering.start(self._ledger)
+            start = self._steering.start(self.ledger)
         run = Run(
             plan=self._plan,
-            ledger=self._ledger,
-            started_at=(self._ledger.epoch_ns + start) / 1e9,
+            ledger=self.ledger,
+            started_at=(self.ledger.epoch_ns + start) / 1e9,
             start_ns=start,
             target=self._target,
             lost_workers=self._lost,
@@ -143,7 +153,7 @@ class Runner:
         )
         if self._target is not None:
             self._target.restart()
-        self._ledger.control.start_ns = start
+        self.ledger.control.start_ns = start
         return run
 
     def _watch(self, run: Run) -> None:
@@ -153,10 +163,10 @@ class Runner:
         extra = worker_process.GRACE_NS + int(self._timeout_s * 1e9) + OVERTIME_NS
         while self._pids:
             now = time.monotonic_ns()
-            stop = self._ledger.stopped_ns
+            stop = self.ledger.stopped_ns
             latest = run.start_ns + run.plan.scenario.duration_ns + extra
             if now > (stop + STOP_LIMIT_NS if stop else latest):
-                self._give_up("did not stop in time")
+                self._give_up(list(self._pids), "did not stop in time")
             if self._control is not None:
                 self._steer(run, self._control)
             meter.look(now)
@@ -166,10 +176,10 @@ class Runner:
                 run.series.add(point)
                 self._report(run, point)
             if self._steering is not None:
-                self._steering.tick(self._ledger)
+                self._steering.tick(self.ledger)
             if self._chaos is not None and now >= run.start_ns:
-                lost = self._ledger.lost_spans()
-                self._chaos.tick(now - run.start_ns, self._ledger.total(Slab.accepted), lost)
+                lost = self.ledger.lost_spans()
+                self._chaos.tick(now - run.start_ns, self.ledger.total(Slab.accepted), lost)
             time.sleep(TICK_S)
             self._reap()
         self._close(run)
@@ -180,25 +190,25 @@ class Runner:
         if self._on_progress is None:
             return
         reason = self._on_progress(Progress(run, point, run.plan.scenario.duration_ns))
-        if reason and not self._ledger.stopped_ns:
+        if reason and not self.ledger.stopped_ns:
             run.aborted = reason
-            self._ledger.stop()
+            self.ledger.stop()
 
     def _steer(self, run: Run, control: Control) -> None:
         wish = control.poll(run)
-        if wish == STOP and not self._ledger.stopped_ns:
+        if wish == STOP and not self.ledger.stopped_ns:
             control.answer("stopping")
-            self._ledger.stop()
+            self.ledger.stop()
         elif wish == HOLD:
             control.answer(self._hold(run))
 
     def _hold(self, run: Run) -> str:
         """Holds the rate, or releases it, HOLD_MARGIN_NS from now: later than anything that a
         worker can have made ready, so that all agree on what is due."""
-        ledger = self._ledger
+        ledger = self.ledger
         at = time.monotonic_ns() - run.start_ns + HOLD_MARGIN_NS
         holds = ledger.holds()
-        if self._ledger.stopped_ns:
+        if self.ledger.stopped_ns:
             return "the run is stopping"
         if holds and holds[-1].duration_ns == OPEN_NS:
             holds[-1] = replace(holds[-1], duration_ns=max(at - holds[-1].begin_ns, 0))
@@ -228,16 +238,16 @@ class Runner:
             if ended == 0:
                 continue
             worker = self._pids.pop(pid)
-            state = self._ledger.slabs[worker].state
+            state = self.ledger.slabs[worker].state
             if state not in (WorkerState.DONE, WorkerState.FAILED) or status != 0:
                 self._lost.append(LostWorker(worker, pid, _ending(status)))
 
-    def _give_up(self, how: str) -> None:
-        for pid, worker in self._pids.items():
+    def _give_up(self, pids: Sequence[int], how: str) -> None:
+        """Kill these workers, which are lost."""
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self._lost.append(LostWorker(worker, pid, how))
-        self._pids.clear()
+            self._lost.append(LostWorker(self._pids.pop(pid), pid, how))
 
     def _kill(self) -> None:
         for pid in self._pids:
@@ -247,8 +257,8 @@ class Runner:
 
     def _close(self, run: Run) -> None:
         run.end_ns = time.monotonic_ns()
-        run.interrupted = self._ledger.stopped_ns != 0 and run.aborted is None
-        run.balance(self._ledger.stopped_ns or run.end_ns)
+        run.interrupted = self.ledger.stopped_ns != 0 and run.aborted is None
+        run.balance(self.ledger.stopped_ns or run.end_ns)
 
 
 def _ending(status: int) -> str:
