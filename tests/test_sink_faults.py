@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import http.client
 import random
 import threading
 import time
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support import sinks
+from support import cli, sinks
 from support.faulty import SHOWN, SPANS, TRANSPORTS, FaultySink, raised, request
 
 from blaster.errors import UsageError
@@ -333,3 +336,35 @@ def test_kinds_say_where_they_are_shown() -> None:
     for name, grammar in KINDS.items():
         assert RECEIVERS[grammar.kind] <= {WIRE, GRPC, HTTP}
         assert (RECEIVERS[grammar.kind] == {WIRE, GRPC, HTTP}) == (not grammar.limitation), name
+
+
+@pytest.mark.parametrize("body", [b"{}", b' {"resourceSpans": []} ', b'{"new": 1}'])
+def test_no_fault_meets_an_empty_message_in_json(body: bytes) -> None:
+    """A client that first looks whether anybody is there is told so, whatever the encoding."""
+    with FaultySink() as sink:
+        sink.fault(["reset"])
+        address = sink.sink.http_endpoint.removeprefix("http://")
+        for kind, empty in (("application/json", body), ("application/x-protobuf", b"")):
+            connection = http.client.HTTPConnection(address, timeout=10)
+            with contextlib.closing(connection):
+                connection.request("POST", "/v1/traces", empty, {"Content-Type": kind})
+                assert connection.getresponse().status == 200
+        assert sink.ask("GET", "/v1/faults")[1]["faults"][0]["met"] == 0
+
+
+@pytest.mark.parametrize(
+    "transport",
+    ["wire", "wire --compression gzip", "grpc", "http", "http --encoding json"],
+)
+def test_the_greeting_meets_no_fault(transport: str, tmp_path: Path) -> None:
+    """A run against faults begins, and its accounts hold."""
+    out = tmp_path / "r.json"
+    done = cli.blaster(
+        *("run", "--embedded", "--rate", "200", "--duration", "1s", "--json", str(out)),
+        *("--transport", *transport.split(), "--fault", "delay=1ms@50%"),
+        *("--fault", "http=503" if transport.startswith("http") else "status=UNAVAILABLE"),
+        *("--retry", "off"),
+    )
+    assert done.returncode == 1, done.stderr
+    spans = cli.results(out)["spans"]
+    assert spans["failed"] == spans["sent"] > 0

@@ -38,15 +38,15 @@ def ports(sink: FaultySink) -> dict[str, int]:
 
 
 BODY = request(1 << 40)
-HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
 SEEDS = [
     HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY,
     HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     HEAD.replace(b"x-protobuf", b"json") + b'Content-Length: 20\r\n\r\n{"resourceSpans":[]}',
     HEAD + b"Content-Encoding: gzip\r\nContent-Length: 12\r\n\r\n\x1f\x8b\x08" + bytes(9),
-    b"GET /v1/counts HTTP/1.1\r\nHost: x\r\n\r\n",
-    b'POST /v1/faults HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{"faults":[]}',
-    b"POST /v1/spans HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+    b"GET /v1/counts HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b'POST /v1/faults HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"faults":[]}',
+    b"POST /v1/spans HTTP/1.1\r\nHost: [::1]:1\r\nContent-Length: 2\r\n\r\n{}",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
 ]
 
@@ -93,6 +93,86 @@ def test_no_bytes_bring_it_down(sink: FaultySink, name: str) -> None:
                 client.recv(1 << 16)
     assert psutil.Process(sink.sink.pid).memory_info().rss < before + (100 << 20)
     serves(sink)
+
+
+def answer_to(port: int, head: bytes) -> bytes:
+    """The status line of the answer to a request; the connection ends with it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(head + b"Connection: close\r\n\r\n")
+        answer = b""
+        while data := client.recv(1 << 12):
+            answer += data
+    return answer.partition(b"\r\n")[0]
+
+
+OWN = [
+    b"Host: localhost\r\n",
+    b"Host: localhost:4319\r\n",
+    b"Host: 127.0.0.1:4319\r\n",
+    b"Host: [::1]:4319\r\n",
+    b"Host: 10.1.2.3\r\n",
+    b"Host: localhost:4319\r\nOrigin: http://localhost:4319\r\n",
+]
+OF_PAGES = [
+    b"Host: evil.example:4319\r\n",
+    b"Host: evil.example:4319\r\nOrigin: http://evil.example:4319\r\n",
+    b"Host: localhost:4319\r\nOrigin: http://evil.example\r\n",
+    b"Host: localhost:4319\r\nOrigin: http://localhost:8080\r\n",
+    b"Host: localhost:4319\r\nOrigin: null\r\n",
+    b"Host: localhost@evil.example\r\n",
+    b"Host: 127.0.0.1.evil.example\r\n",
+]
+
+
+@pytest.mark.parametrize("path", [b"/v1/counts", b"/v1/freeze?seconds=0", b"/v1/faults"])
+def test_the_api_is_not_for_web_pages(sink: FaultySink, path: bytes) -> None:
+    """A page of another origin, or one whose name was pointed at us, neither reads nor acts."""
+    method = b"GET " if path == b"/v1/counts" else b"POST "
+    body = b"Content-Length: 0\r\n" if path == b"/v1/faults" else b""
+    for host in OWN:
+        status = answer_to(ports(sink)["api"], method + path + b" HTTP/1.1\r\n" + host + body)
+        assert status.split()[1] == (b"400" if body else b"200"), host
+    for host in OF_PAGES:
+        status = answer_to(ports(sink)["api"], method + path + b" HTTP/1.1\r\n" + host + body)
+        assert status.split()[1] == b"403", host
+    for host in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        status = answer_to(ports(sink)["api"], method + path + b" HTTP/1.1\r\n" + host + body)
+        assert status.split()[1] == b"400", host
+
+
+@pytest.mark.parametrize("name", ["http", "api"])
+@pytest.mark.parametrize(
+    ("fields", "statuses"),
+    [
+        (b"Content-Length: +0\r\n", {b"400"}),
+        (b"Content-Length: -0\r\n", {b"400"}),
+        (b"Content-Length: 0x0\r\n", {b"400"}),
+        (b"Content-Length: 0_0\r\n", {b"400"}),
+        (b"Content-Length: " + b"9" * 5000 + b"\r\n", {b"400"}),
+        (b"Content-Length: 0\r\nContent-Length: 1\r\n", {b"400"}),
+        (b"Transfer-Encoding: gzip\r\n", {b"501"}),
+        (b"Transfer-Encoding: identity\r\n", {b"501"}),
+        (b"Transfer-Encoding: gzip, chunked\r\n", {b"501"}),
+        (b"Transfer-Encoding: chunked, gzip\r\n", {b"501", b"400"}),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", {b"501", b"400"}),
+    ],
+)
+def test_lengths_and_codings_that_are_none_are_refused(
+    sink: FaultySink, name: str, fields: bytes, statuses: set[bytes]
+) -> None:
+    """RFC 9112, 6: a body whose end is in doubt is no body."""
+    path = b"/v1/traces" if name == "http" else b"/v1/spans"
+    head = b"POST " + path + HEAD.removeprefix(b"POST /v1/traces") + fields
+    assert answer_to(ports(sink)[name], head).split()[1] in statuses
+
+
+def test_beyond_loopback_names_are_taken_but_not_from_pages() -> None:
+    """A sink in a cluster is asked by the name of its service; a page is not, by any name."""
+    server = http_server.HttpServer("0.0.0.0", 0, http_server.HttpHandler)
+    with contextlib.closing(server.socket):
+        assert server.refusal(["sink.load:4319"], None) is None
+        for origin in ("http://sink.load:4319", "http://evil.example"):
+            assert (server.refusal(["sink.load:4319"], origin) or (0,))[0] == 403
 
 
 def serves(sink: FaultySink) -> None:

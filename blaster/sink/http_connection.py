@@ -146,6 +146,10 @@ class Connection(asyncio.Protocol):
             self._request.encoding = value.decode("latin-1").strip().lower()
         elif name == b"content-length" and int(value) > self._owner.max_message_bytes:
             self._refusal = otlp_http.too_large(self._request.content_type, close=True)
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            # RFC 9112, 6.1; llhttp takes any coding with chunked behind it.
+            why = "Transfer-Encoding: only chunked is supported"
+            self._refusal = otlp_http.error(501, Code.UNIMPLEMENTED, why, close=True)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

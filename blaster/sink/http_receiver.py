@@ -166,24 +166,24 @@ class HttpReceiver:
         except otlp_http.Refused as refused:
             connection.answer(refused.answer)
             return
-        # An empty message asks for nothing: a client's first look whether anybody is there.
-        drawn = self._faults.draw(time.monotonic_ns()) if data else NO_FAULT
+        why = "the message is not an ExportTraceServiceRequest"
+        try:
+            message = otlp_http.protobuf_of(request, data)
+        except ValueError as reason:
+            message, why = NO_MESSAGE, str(reason)
+        # No fault for an empty message: with it a client only checks that somebody listens.
+        drawn = self._faults.draw(time.monotonic_ns()) if message else NO_FAULT
         fault = drawn.fault
         if fault is not None and fault.kind == Kind.HTTP:
             connection.answer(_refusal(fault, content))
             return
         if fault is not None and fault.kind == Kind.FREEZE:
             time.sleep(fault.low / 1e9)
-        if data and not self._gate.admits():
+        if message and not self._gate.admits():
             code = Code.RESOURCE_EXHAUSTED
             connection.answer(otlp_http.error(429, code, "over capacity", content))
             return
         share = fault.low if fault is not None and fault.kind == Kind.PARTIAL else 0
-        why = "the message is not an ExportTraceServiceRequest"
-        try:
-            message = otlp_http.protobuf_of(request, data)
-        except ValueError as reason:
-            message, why = NO_MESSAGE, str(reason)
         spans, rejected = self._scan(message, share, drawn.random & 0xFFFFFFFF)
         if spans < 0:
             connection.answer(otlp_http.error(400, Code.INVALID_ARGUMENT, why, content))
