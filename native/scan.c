@@ -1,8 +1,7 @@
 /* What is checked of a request: tags, lengths, nesting and group ends of every message that the
  * OTLP schema names, as protobuf's own parser (upb) does; a field with a wire type that the schema
- * does not give it is an unknown field, as it is there. What is not checked: that strings are
- * UTF-8. Groups are accepted as unknown fields when properly nested. Messages and groups may nest
- * 100 deep, as in protobuf.
+ * does not give it is an unknown field, as it is there. Strings are UTF-8. Groups are accepted as
+ * unknown fields when properly nested. Messages and groups may nest 100 deep, as in protobuf.
  *
  * Every function that reads takes the bytes [p, end) and returns where it stopped, or NULL when
  * they are malformed.
@@ -10,6 +9,7 @@
 #include "scan.h"
 
 #include "idset.h"
+#include "utf8.h"
 #include "varint.h"
 
 #include <stdbool.h>
@@ -29,9 +29,13 @@ enum wire_type { VARINT, FIXED64, BYTES, START_GROUP, END_GROUP, FIXED32 };
 
 #define TAG(field, wire_type) (((uint32_t)(field) << 3) | (uint32_t)(wire_type))
 
-/* The messages that need a look inside only to see whether they are well-formed. */
+/* The messages of which some fields need a look inside only to see whether they are well-formed. */
 enum message {
-    OPAQUE, /* no message: a scalar, a string, an unknown field, what stands in a group */
+    OPAQUE, /* no message: a scalar, bytes, an unknown field, what stands in a group */
+    STRING,
+    RESOURCE_SPANS,
+    SCOPE_SPANS,
+    STATUS,
     RESOURCE,
     ENTITY_REF,
     SCOPE,
@@ -46,17 +50,20 @@ enum message {
 
 enum { FIELDS = 8 };
 
-/* Which message stands in a field, by its number. */
+/* Which message, or a string, stands in a field, by its number. */
 static const uint8_t fields[MESSAGES][FIELDS] = {
     [RESOURCE] = {[1] = KEY_VALUE, [3] = ENTITY_REF},
-    [ENTITY_REF] = {OPAQUE},
-    [SCOPE] = {[3] = KEY_VALUE},
-    [KEY_VALUE] = {[2] = ANY_VALUE},
-    [ANY_VALUE] = {[5] = ARRAY_VALUE, [6] = KEY_VALUE_LIST},
+    [RESOURCE_SPANS] = {[3] = STRING},
+    [SCOPE_SPANS] = {[3] = STRING},
+    [STATUS] = {[2] = STRING},
+    [ENTITY_REF] = {[1] = STRING, [2] = STRING, [3] = STRING, [4] = STRING},
+    [SCOPE] = {[1] = STRING, [2] = STRING, [3] = KEY_VALUE},
+    [KEY_VALUE] = {[1] = STRING, [2] = ANY_VALUE},
+    [ANY_VALUE] = {[1] = STRING, [5] = ARRAY_VALUE, [6] = KEY_VALUE_LIST},
     [ARRAY_VALUE] = {[1] = ANY_VALUE},
     [KEY_VALUE_LIST] = {[1] = KEY_VALUE},
-    [EVENT] = {[3] = KEY_VALUE},
-    [LINK] = {[4] = KEY_VALUE},
+    [EVENT] = {[2] = STRING, [3] = KEY_VALUE},
+    [LINK] = {[3] = STRING, [4] = KEY_VALUE},
 };
 
 /* A ring between the thread that scans and the one that takes. `head` and `tail` count what was
@@ -183,6 +190,8 @@ static const uint8_t *skip_field(const uint8_t *p, const uint8_t *end, uint32_t 
                 return NULL;
             if (number >= FIELDS || fields[level->message][number] == OPAQUE) {
                 p += size;
+            } else if (fields[level->message][number] == STRING) {
+                p = utf8_is_valid(p, size) ? p + size : NULL;
             } else {
                 if (top == MOST_DEPTH)
                     return NULL;
@@ -266,6 +275,8 @@ static const uint8_t *scan_attribute(const uint8_t *p, const uint8_t *end, struc
                 return NULL;
             key = p;
             p += key_size;
+            if (!utf8_is_valid(key, key_size))
+                return NULL;
         } else if ((p = skip_field(p, end, tag, KEY_VALUE, SPAN_DEPTH + 1)) == NULL) {
             return NULL;
         }
@@ -286,6 +297,11 @@ static inline const uint8_t *scan_attributes(const uint8_t *p, const uint8_t *en
             (value_size = p[0] - key_size - 6,
              load_fixed32(p + 3 + key_size) == (TAG(2, BYTES) | (value_size + 2) << 8 |
                                                 TAG(1, BYTES) << 16 | value_size << 24))) {
+            /* What stands between the two is ASCII, too. */
+            if (!utf8_is_ascii(p + 3, p[0] - 2u) &&
+                !(utf8_is_valid_slowly(p + 3, key_size) &&
+                  utf8_is_valid_slowly(p + 7 + key_size, value_size)))
+                return NULL;
             note_key(p + 3, key_size, keys);
             p += 1 + p[0];
         } else if ((p = read_size(p, end, &size)) == NULL ||
@@ -308,7 +324,7 @@ static const uint8_t *scan_status(const uint8_t *p, const uint8_t *end, uint32_t
             if ((p = varint_read(p, end, &value)) == NULL)
                 return NULL;
             *code = (uint32_t)value; /* an enum: 32 bits of it count */
-        } else if ((p = skip_field(p, end, tag, OPAQUE, SPAN_DEPTH + 1)) == NULL) {
+        } else if ((p = skip_field(p, end, tag, STATUS, SPAN_DEPTH + 1)) == NULL) {
             return NULL;
         }
     }
@@ -368,10 +384,14 @@ static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tal
             span_id = p;
             p += span_id_size;
             break;
-        case TAG(3, BYTES): /* trace state */
         case TAG(4, BYTES): /* parent */
-        case TAG(5, BYTES): /* name */
             if ((p = read_size(p, end, &size)) == NULL)
+                return NULL;
+            p += size;
+            break;
+        case TAG(3, BYTES): /* trace state */
+        case TAG(5, BYTES): /* name */
+            if ((p = read_size(p, end, &size)) == NULL || !utf8_is_valid(p, size))
                 return NULL;
             p += size;
             break;
@@ -464,7 +484,7 @@ static const uint8_t *scan_scope_spans(const uint8_t *p, const uint8_t *end, str
             if ((p = read_size(p, end, &size)) == NULL ||
                 (p = check_message(p, p + size, SCOPE, 3)) == NULL)
                 return NULL;
-        } else if ((p = skip_field(p, end, tag, OPAQUE, 2)) == NULL) {
+        } else if ((p = skip_field(p, end, tag, SCOPE_SPANS, 2)) == NULL) {
             return NULL;
         }
     }
@@ -486,7 +506,7 @@ static const uint8_t *scan_resource_spans(const uint8_t *p, const uint8_t *end,
             if ((p = read_size(p, end, &size)) == NULL ||
                 (p = check_message(p, p + size, RESOURCE, 2)) == NULL)
                 return NULL;
-        } else if ((p = skip_field(p, end, tag, OPAQUE, 1)) == NULL) {
+        } else if ((p = skip_field(p, end, tag, RESOURCE_SPANS, 1)) == NULL) {
             return NULL;
         }
     }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -22,49 +21,65 @@ pytestmark = pytest.mark.native
 Request = trace_service_pb2.ExportTraceServiceRequest
 
 
-def _without_utf8_checks() -> Any:
-    """ExportTraceServiceRequest with every string a bytes field: the scan leaves UTF-8 unchecked,
-    everything else it checks as protobuf does."""
-    pool = descriptor_pool.DescriptorPool()
-
-    def strings_to_bytes(message: descriptor_pb2.DescriptorProto) -> None:
-        for field in message.field:
-            if field.type == field.TYPE_STRING:
-                field.type = field.TYPE_BYTES
-        for nested in message.nested_type:
-            strings_to_bytes(nested)
-
-    def add(file: Any) -> None:
-        for dependency in file.dependencies:
-            add(dependency)
-        proto = descriptor_pb2.FileDescriptorProto()
-        file.CopyToProto(proto)
-        for message in proto.message_type:
-            strings_to_bytes(message)
-        pool.AddSerializedFile(proto.SerializeToString())
-
-    add(trace_service_pb2.DESCRIPTOR)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(Request.DESCRIPTOR.full_name))
-
-
-LaxRequest = _without_utf8_checks()
-
-
-def verdict(data: bytes) -> int:
-    """How many spans protobuf finds, -1 when it finds the bytes malformed; UTF-8 aside."""
-    try:
-        request = LaxRequest.FromString(data)
-    except DecodeError:
-        return -1
-    return sum(len(ss.spans) for rs in request.resource_spans for ss in rs.scope_spans)
-
-
 def agree(data: bytes) -> None:
-    """Asserts the same verdict, and where protobuf takes the strings too, the same counts."""
+    """Asserts the same verdict and the same counts as protobuf's."""
     scanner, twin = Scanner(), ScannerTwin()
-    assert scanner.request(data) == verdict(data)
-    if twin.request(data) >= 0:
-        assert scanner.counts() == twin.counts()
+    assert scanner.request(data) == twin.request(data)
+    assert scanner.counts() == twin.counts()
+
+
+CAPTURES = Path(__file__).parent / "captures"
+
+
+def test_text_that_is_cut_within_a_letter_is_malformed() -> None:
+    scanner = Scanner()
+    assert scanner.request((CAPTURES / "utf8cut.pb").read_bytes()) == -1
+    counts = scanner.counts()
+    assert (counts["malformed"], counts["spans"]) == (1, 0)
+
+
+def _every_string(text: str) -> Request:
+    """A request with this text in every string that the schema has."""
+    request = Request()
+    block = request.resource_spans.add(schema_url=text)
+    block.resource.attributes.add(key=text).value.string_value = text
+    block.resource.entity_refs.add(
+        schema_url=text, type=text, id_keys=[text], description_keys=[text]
+    )
+    scope = block.scope_spans.add(schema_url=text)
+    scope.scope.name = scope.scope.version = text
+    span = scope.spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name=text, trace_state=text)
+    span.status.message = text
+    span.attributes.add(key=text).value.string_value = text
+    span.attributes.add(key=text).value.array_value.values.add(string_value=text)
+    span.attributes.add(key=text).value.kvlist_value.values.add(key=text)
+    span.events.add(name=text).attributes.add(key=text).value.string_value = text
+    span.links.add(trace_state=text).attributes.add(key=text).value.string_value = text
+    return request
+
+
+LETTERS = "a\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff"
+NOT_UTF8 = [
+    *(b"\x80", b"\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xc2", b"\xc2\x7f", b"\xc2\xc2"),
+    *(b"\xe0\x9f\xbf", b"\xe0\xa0", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xef\xbf"),
+    *(b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xf0\x90\x80", b"\xff"),
+]
+
+
+@pytest.mark.parametrize("length", [0, 3, 8, 21, 70])
+def test_every_string_is_utf8(length: int) -> None:
+    """As protobuf has it, in each string by itself, wherever in it the fault is."""
+    agree(_every_string("v" * length + LETTERS).SerializeToString())
+    for wrong in NOT_UTF8:
+        mark = "~" * len(wrong)
+        data = _every_string("v" * length + mark + "w").SerializeToString()
+        at = -1
+        places = 0
+        while (at := data.find(mark.encode(), at + 1)) >= 0:
+            broken = data[:at] + wrong + data[at + len(wrong) :]
+            assert Scanner().request(broken) == ScannerTwin().request(broken) == -1, broken
+            places += 1
+        assert places == 25
 
 
 # Requests as a client would build them, with every field of the schema and few enough IDs that
