@@ -690,7 +690,7 @@ def test_batches_in_use_are_not_replaced() -> None:
         assert batches is not None
         sending = threading.Thread(target=run.transport.send, args=(chunk, soon(9.0)))
         sending.start()
-        while not run.sent[0]:
+        while not run.counts.sent_requests:
             time.sleep(0.001)
         for use in (
             lambda: batches.begin(zeros, counts, zeros, zeros, zeros, digits, counts.copy()),
@@ -702,7 +702,7 @@ def test_batches_in_use_are_not_replaced() -> None:
         run.stop[0] = 1
         sending.join()
         left = len(list(batches))
-        assert int(run.sent[0]) + left == 4
+        assert run.counts.sent_requests + left == 4
         assert left >= 1
 
 

@@ -283,13 +283,14 @@ ssize_t send(int fd, const void *bytes, size_t length, int flags) {
 SENDS_ONE = """
 import sys, time
 import numpy as np
-from blaster.transport.base import RAISED, Chunk, Status
+from blaster.transport.base import Chunk, SendCounts, Status
 from blaster.transport.tls import Tls
 from blaster.transport.wire import WireTransport
 
-sent, stop = np.zeros(RAISED, np.int64), np.zeros(1, np.int64)
+counts, stop = SendCounts.zeros(), np.zeros(1, np.int64)
 transport = WireTransport(host="127.0.0.1", port=int(sys.argv[1]), connections=1, in_flight=4,
-                          timeout_s=5.0, metadata=[], tls=Tls(sys.argv[2]), sent=sent, stop=stop)
+                          timeout_s=5.0, metadata=[], tls=Tls(sys.argv[2]),
+                          counts=counts, stop=stop)
 transport.connect(5.0)
 late = time.monotonic_ns() + 5 * 10**9
 transport.send(Chunk.of([bytes(60_000)], np.zeros(1, np.int64), np.ones(1, np.int64)), late)

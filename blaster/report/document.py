@@ -78,8 +78,6 @@ def of(raw: Any, path: str) -> Document:
 
 def _check(results: Results) -> None:
     """Raise ValidationError for what the types allow and no run writes."""
-    if results.verdict is None:
-        raise msgspec.ValidationError("`$.verdict` is null")
     detected = results.violations.detected_by_rule
     if detected is not None and (missing := results.violations.by_rule.keys() - detected.keys()):
         raise msgspec.ValidationError(
