@@ -137,7 +137,6 @@ class Client:
         connections: int,
         in_flight: int,
         timeout_ns: int,
-        held: int,
         compressed: bool = False,
         tls: tuple[str, str | None, str | None, str | None, bool] | None = None,
     ) -> Client: ...

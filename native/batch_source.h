@@ -21,8 +21,12 @@ struct batch_source {
     size_t (*left)(void *context);
     /* The length of the next. */
     size_t (*length)(void *context);
-    /* Writes it, and goes on to the one behind it. */
-    void (*write)(void *context, uint8_t *out);
+    /* The length of what is needed to make it once more: far less than the batch. */
+    size_t (*recipe_length)(void *context);
+    /* Writes it and its recipe, and goes on to the one behind it. */
+    void (*write)(void *context, uint8_t *out, void *recipe);
+    /* Writes the batch of a recipe once more, the same bytes, however many have come since. */
+    void (*write_again)(void *context, const void *recipe, uint8_t *out);
 };
 
 #endif

@@ -34,12 +34,27 @@ struct batches {
     const uint8_t *digits;                 /* the column of the traces from the next batch on */
     bool filled;                           /* the columns of the next batch are there */
     size_t traces_length;                  /* and its length, without the frames */
+    bool draws;                            /* the template has digits */
+};
+
+/* What a batch is made of, to make it once more. */
+struct batches_recipe {
+    struct columns_batch batch;
+    size_t traces_length;
+    uint8_t digits[]; /* that its traces take */
 };
 
 /* The length of the next batch, of which there must be one. */
 size_t batches_length(struct batches *batches);
 
-/* Writes the next batch, and goes on to the one behind it. */
-void batches_write(struct batches *batches, uint8_t *out);
+/* The length of its recipe. */
+size_t batches_recipe_length(struct batches *batches);
+
+/* Writes the next batch and its recipe (unless that is NULL), and goes on to the one behind it. */
+void batches_write(struct batches *batches, uint8_t *out, struct batches_recipe *recipe);
+
+/* Writes the batch of a recipe once more: the same bytes. */
+void batches_write_again(struct batches *batches, const struct batches_recipe *recipe,
+                         uint8_t *out);
 
 #endif

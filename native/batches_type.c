@@ -14,7 +14,6 @@ typedef struct {
     Template *template;
     size_t longest;     /* the most entries of a trace */
     int64_t spans_each; /* of every trace's part; -1: they differ */
-    bool draws;         /* the template has digits */
     void *room;         /* of the columns of one batch */
     size_t room_traces;
     struct arrays arrays; /* what is to be made: held until the next begin */
@@ -59,7 +58,7 @@ static int read_parts(Batches *self) {
         if (part->spans != self->spans_each)
             self->spans_each = -1;
         if (template->kernel.variants[part->variant].strides[BATCHES_DIGITS] > 0)
-            self->draws = true;
+            self->kernel.draws = true;
     }
     return 0;
 }
@@ -80,8 +79,16 @@ static size_t source_left(void *context) {
 
 static size_t source_length(void *context) { return batches_length(&((Batches *)context)->kernel); }
 
-static void source_write(void *context, uint8_t *out) {
-    batches_write(&((Batches *)context)->kernel, out);
+static size_t source_recipe_length(void *context) {
+    return batches_recipe_length(&((Batches *)context)->kernel);
+}
+
+static void source_write(void *context, uint8_t *out, void *recipe) {
+    batches_write(&((Batches *)context)->kernel, out, recipe);
+}
+
+static void source_write_again(void *context, const void *recipe, uint8_t *out) {
+    batches_write_again(&((Batches *)context)->kernel, recipe, out);
 }
 
 /* The object's arguments must be of the module's own types. */
@@ -119,7 +126,9 @@ static PyObject *batches_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         .release = source_release,
         .left = source_left,
         .length = source_length,
+        .recipe_length = source_recipe_length,
         .write = source_write,
+        .write_again = source_write_again,
     };
     if (read_parts(self) < 0) {
         Py_DECREF((PyObject *)self);
@@ -186,7 +195,7 @@ static size_t count_up(Batches *self, int64_t *spans) {
             spans[i] = self->spans_each * rows->counts[i];
         else
             spans[i] = columns_totals(self->kernel.mix, &batch).spans;
-        if (!self->draws)
+        if (!self->kernel.draws)
             continue;
         columns_variants(self->kernel.mix, &batch, self->kernel.room.variants);
         for (size_t t = 0; t < batch.count; t++)
@@ -248,7 +257,7 @@ static PyObject *batches_next(Batches *self) {
     uint8_t *out = (uint8_t *)PyBytes_AsString(bytes);
     self->busy = true;
     Py_BEGIN_ALLOW_THREADS;
-    batches_write(kernel, out);
+    batches_write(kernel, out, NULL);
     Py_END_ALLOW_THREADS;
     self->busy = false;
     return bytes;

@@ -104,6 +104,8 @@ void wire_client_free(struct wire_client *client) {
     for (size_t i = 0; client->streams != NULL && i < client->capacity; i++)
         if (client->streams[i].body != client->streams[i].small)
             free(client->streams[i].body);
+    for (size_t i = 0; client->streams != NULL && i < client->capacity; i++)
+        free(client->streams[i].recipe);
     for (struct slot *slot = client->slots, *after; slot != NULL; slot = after) {
         after = slot->next;
         free(slot->bytes);
@@ -164,6 +166,7 @@ static void count_behind(struct wire_client *client, int64_t due) {
 static void tick(struct wire_client *client) {
     client->now = client_clock();
     client_expire(client);
+    client_resume(client);
     client_keep_connected(client);
 }
 
@@ -187,8 +190,7 @@ int64_t wire_client_send(struct wire_client *client, const struct wire_batches *
     if (reserve_outcomes(client, batches->count) < 0)
         return -1;
     client->now = client_clock();
-    if (client->in_flight > 0)
-        client_sleep(client, client->now);
+    client_sleep(client, client->now); /* a connection that has ended is not to be written to */
     while (next < batches->count) {
         tick(client);
         count_behind(client, due_of(batches, next));
@@ -229,21 +231,6 @@ int64_t wire_client_send(struct wire_client *client, const struct wire_batches *
     return next;
 }
 
-void wire_client_wait_chunk(struct wire_client *client, const struct wire_chunk *chunks,
-                            size_t count, int64_t due, int64_t until) {
-    for (;;) {
-        tick(client);
-        count_behind(client, due);
-        client_pump(client);
-        for (size_t i = 0; i < count; i++)
-            if (chunks[i].holds == 0)
-                return;
-        if (client->now >= until || client_stopped(client))
-            return;
-        sleep_blocked(client, WIRE_HELD, due, client_next_event(client, until));
-    }
-}
-
 void wire_client_wait(struct wire_client *client, int64_t until) {
     for (;;) {
         tick(client);
@@ -276,6 +263,13 @@ void wire_client_close(struct wire_client *client) {
     for (size_t i = 0; i < client->link_count; i++)
         if (client->links[i].conn.state != WIRE_FREE)
             wire_conn_close(&client->links[i].conn);
+}
+
+bool wire_client_needs(const struct wire_client *client, const struct batch_source *source) {
+    for (const struct wire_stream *stream = client->oldest; stream; stream = stream->newer)
+        if (stream->source == source)
+            return true;
+    return false;
 }
 
 int64_t wire_client_in_flight(const struct wire_client *client) { return client->in_flight; }

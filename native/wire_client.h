@@ -3,12 +3,17 @@
  * Knows nothing of Python and has no globals. One client belongs to one thread. It runs only within
  * the calls below: between them nothing is sent, read or timed out.
  *
+ * The bytes of a buffer are held until their request has ended. Those that a source makes are held
+ * only until they were written, so that few buffers are used over and over, in the caches; of each
+ * request its recipe is kept, a few bytes, to make it once more.
+ *
  * A request that was offered ends in exactly one outcome, whatever the peer does:
  * - no connection (or none that allows a stream) until its deadline: CONNECT_FAILED, it never left;
  * - the connection ends before its first byte was written: it waits for the next connection;
  * - the connection ends later: CONNECTION_LOST;
- * - GOAWAY says that it was not processed: sent again while its bytes are still here (those of a
- *   source are until they were written), else REFUSED_STREAM (RFC 9113, 6.8);
+ * - GOAWAY or RST_STREAM(REFUSED_STREAM) says that it was not processed (RFC 9113, 6.8 and 8.7):
+ *   it goes out again on the next connection, the same bytes, counted once; REFUSED_STREAM when
+ * that is so until its deadline;
  * - no answer until its deadline: RST_STREAM(CANCEL) and NO_ANSWER_TIMEOUT.
  */
 #ifndef BLASTER_WIRE_CLIENT_H
@@ -99,11 +104,6 @@ int wire_client_connect(struct wire_client *client, int64_t until);
 int64_t wire_client_send(struct wire_client *client, const struct wire_batches *batches,
                          int64_t until);
 
-/* Handles answers until one of the chunks is not held, `until` or stop, while a request waits that
- * is due at `due`. */
-void wire_client_wait_chunk(struct wire_client *client, const struct wire_chunk *chunks,
-                            size_t count, int64_t due, int64_t until);
-
 void wire_client_wait(struct wire_client *client, int64_t until);
 
 /* Handles answers until all requests have ended; at `until` the rest is ABANDONED. *stop does not
@@ -112,6 +112,9 @@ void wire_client_drain(struct wire_client *client, int64_t until);
 
 /* Abandons what is in flight and closes the connections. */
 void wire_client_close(struct wire_client *client);
+
+/* Requests in flight may have to be made again by the source. */
+bool wire_client_needs(const struct wire_client *client, const struct batch_source *source);
 
 int64_t wire_client_in_flight(const struct wire_client *client);
 

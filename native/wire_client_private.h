@@ -22,6 +22,7 @@ struct link {
     struct wire_conn conn;
     struct wire_stream hello_stream;
     enum hello hello;
+    int refusals; /* of the hello */
 };
 
 /* The bytes of one batch that was made when it was offered. The one that was written last is used
@@ -61,6 +62,7 @@ struct wire_client {
     struct wire_chunk *spare;                    /* those that nobody holds */
     struct wire_stream *oldest, *newest;         /* in flight, in the order of deadlines */
     struct wire_stream *waiting, **waiting_tail; /* those that have no connection yet */
+    struct wire_stream *paused;                  /* those that were refused more than once */
     int64_t in_flight, now;
     int64_t behind_until; /* what the client was behind its schedule is counted up to here */
     int schedstat;        /* tells how long this thread waited for a CPU; -1: nobody does */
@@ -127,6 +129,15 @@ void client_sleep(struct wire_client *client, int64_t wake);
 void client_wait_last(struct wire_client *client, struct wire_stream *stream);
 void client_wait_first(struct wire_client *client, struct wire_stream *stream);
 void client_wait_no_more(struct wire_client *client, const struct wire_stream *stream);
+
+/* The peer has refused it: it waits for its next try. */
+void client_send_again(struct wire_client *client, struct wire_stream *stream);
+
+/* Ends the pauses that are over. */
+void client_resume(struct wire_client *client);
+
+/* Makes the bytes once more, if they are gone; false when memory is short. */
+bool client_remake(struct wire_client *client, struct wire_stream *stream);
 
 /* Offers one request: from here on it will have an outcome. NULL when memory is short. */
 struct wire_stream *client_offer(struct wire_client *client, const struct wire_batches *batches,

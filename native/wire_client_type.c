@@ -9,7 +9,7 @@
 enum {
     FIELDS_MAX = 64,
     HOSTS_MAX = 16,
-    CHUNKS_MAX = 64,
+    SOURCES_MAX = 16, /* beyond it those that nobody needs are forgotten */
 };
 
 typedef struct {
@@ -17,12 +17,17 @@ typedef struct {
     Py_buffer sent, blocked, stop;
     bool busy; /* a call runs without the GIL */
     bool closed;
-    /* Buffers that requests in flight still need. */
-    int chunk_count;
-    struct wire_chunk chunks[CHUNKS_MAX];
-    Py_buffer views[CHUNKS_MAX];
-    bool used[CHUNKS_MAX];
+    struct view *views;      /* of buffers that requests in flight still need */
+    struct wire_chunk *done; /* those of them that nobody needs any more */
+    PyObject *sources;       /* a list: capsules of those that requests in flight may need again */
 } ClientObject;
+
+/* A buffer with batches. */
+struct view {
+    struct wire_chunk chunk;
+    Py_buffer buffer;
+    struct view *previous, *next;
+};
 
 /* A contiguous array of int64 as a view; `count` < 0: any length. */
 static int get_int64(PyObject *object, Py_buffer *view, Py_ssize_t count, int flags,
@@ -42,15 +47,53 @@ static int get_int64(PyObject *object, Py_buffer *view, Py_ssize_t count, int fl
     return -1;
 }
 
-/* Releases the buffers that nobody needs any more. */
-static void sweep(ClientObject *self) {
-    for (int i = 0; i < self->chunk_count; i++) {
-        if (self->used[i] && self->chunks[i].holds == 0) {
-            self->used[i] = false;
-            self->chunks[i].generation++;
-            PyBuffer_Release(&self->views[i]);
+static void free_view(ClientObject *self, struct view *view) {
+    if (view->previous != NULL)
+        view->previous->next = view->next;
+    else
+        self->views = view->next;
+    if (view->next != NULL)
+        view->next->previous = view->previous;
+    PyBuffer_Release(&view->buffer);
+    PyMem_Free(view);
+}
+
+/* Takes over the buffer, which the caller holds; NULL when memory is short. */
+static struct view *new_view(ClientObject *self, Py_buffer *buffer) {
+    struct view *view = PyMem_Calloc(1, sizeof *view);
+    if (view == NULL)
+        return NULL;
+    view->buffer = *buffer;
+    buffer->obj = NULL;
+    view->chunk.holds = 1;
+    view->chunk.spare = &self->done;
+    view->next = self->views;
+    if (view->next != NULL)
+        view->next->previous = view;
+    self->views = view;
+    return view;
+}
+
+static const struct batch_source *source_at(const ClientObject *self, Py_ssize_t i) {
+    return PyCapsule_GetPointer(PyList_GetItem(self->sources, i), BATCH_SOURCE);
+}
+
+static void release_sources(const ClientObject *self, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++)
+        source_at(self, i)->release(source_at(self, i)->context);
+}
+
+/* Takes all sources: a request of theirs may have to be made again. */
+static int acquire_sources(const ClientObject *self) {
+    const Py_ssize_t count = PyList_Size(self->sources);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (!source_at(self, i)->acquire(source_at(self, i)->context)) {
+            release_sources(self, i);
+            PyErr_SetString(PyExc_RuntimeError, "the batches are in use by another thread");
+            return -1;
         }
     }
+    return 0;
 }
 
 static int enter(ClientObject *self) {
@@ -58,14 +101,25 @@ static int enter(ClientObject *self) {
         PyErr_SetString(PyExc_RuntimeError, "the client is in use by another thread");
     else if (self->closed)
         PyErr_SetString(PyExc_ValueError, "the client is closed");
-    else
+    else if (acquire_sources(self) == 0)
         self->busy = true;
     return self->busy && !PyErr_Occurred() ? 0 : -1;
 }
 
+/* Gives back the buffers and the sources that nobody needs any more. */
 static void leave(ClientObject *self) {
     self->busy = false;
-    sweep(self);
+    while (self->done != NULL) {
+        struct view *view = (struct view *)self->done;
+        self->done = view->chunk.next;
+        free_view(self, view);
+    }
+    Py_ssize_t count = PyList_Size(self->sources);
+    release_sources(self, count);
+    const bool idle = wire_client_in_flight(self->client) == 0;
+    while ((idle || count > SOURCES_MAX) && count-- > 0)
+        if (idle || !wire_client_needs(self->client, source_at(self, count)))
+            PyList_SetSlice(self->sources, count, count + 1, NULL);
 }
 
 static PyObject *client_connect(ClientObject *self, PyObject *argument) {
@@ -93,20 +147,6 @@ static int check_offsets(const int64_t *offsets, Py_ssize_t count, Py_ssize_t le
     return 0;
 }
 
-/* A place for one more buffer, whose first request is due at `due`; -1 when all are held until
- * `until` or stop. */
-static int free_chunk(ClientObject *self, int64_t due, int64_t until) {
-    for (int tries = 0; tries < 2; tries++) {
-        for (int i = 0; i < self->chunk_count; i++)
-            if (!self->used[i])
-                return i;
-        Py_BEGIN_ALLOW_THREADS wire_client_wait_chunk(self->client, self->chunks,
-                                                      (size_t)self->chunk_count, due, until);
-        Py_END_ALLOW_THREADS sweep(self);
-    }
-    return -1;
-}
-
 /* Batches that are made as they are offered. */
 static int64_t send_source(ClientObject *self, PyObject *capsule, struct wire_batches *batches,
                            int64_t until) {
@@ -115,19 +155,25 @@ static int64_t send_source(ClientObject *self, PyObject *capsule, struct wire_ba
     if (batches->source == NULL)
         return -1;
     const struct batch_source *source = batches->source;
-    if (!source->acquire(source->context)) {
-        PyErr_SetString(PyExc_RuntimeError, "the batches are in use by another thread");
+    bool known = false;
+    for (Py_ssize_t i = 0; i < PyList_Size(self->sources); i++)
+        known = known || source_at(self, i) == source;
+    if (!known) {
+        if (!source->acquire(source->context)) {
+            PyErr_SetString(PyExc_RuntimeError, "the batches are in use by another thread");
+            return -1;
+        }
+        if (PyList_Append(self->sources, capsule) < 0) {
+            source->release(source->context);
+            return -1;
+        }
+    }
+    if (source->left(source->context) < (size_t)batches->count) {
+        PyErr_SetString(PyExc_ValueError, "the source has fewer batches");
         return -1;
     }
-    if (source->left(source->context) >= (size_t)batches->count) {
-        Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
-        Py_END_ALLOW_THREADS
-    } else {
-        PyErr_SetString(PyExc_ValueError, "the source has fewer batches");
-        offered = -1;
-    }
-    source->release(source->context);
-    return offered;
+    Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
+    Py_END_ALLOW_THREADS return offered;
 }
 
 /* Batches that stand in a buffer, cut by their offsets. */
@@ -140,19 +186,14 @@ static int64_t send_buffer(ClientObject *self, PyObject *buffer, PyObject *offse
     if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0 ||
         check_offsets(offsets.buf, batches->count, view.len) < 0)
         goto done;
-    const int64_t due = batches->count > 0 && !batches->again ? batches->scheduled[0] : INT64_MAX;
-    const int place = free_chunk(self, due, until);
-    offered = 0;
-    if (place >= 0) {
-        batches->bytes = view.buf;
-        batches->offsets = offsets.buf;
-        batches->chunk = &self->chunks[place];
-        self->views[place] = view;
-        self->used[place] = true;
-        view.obj = NULL;
-        Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
-        Py_END_ALLOW_THREADS
-    }
+    struct view *held = new_view(self, &view);
+    if (held == NULL)
+        goto done;
+    batches->bytes = held->buffer.buf;
+    batches->offsets = offsets.buf;
+    batches->chunk = &held->chunk;
+    Py_BEGIN_ALLOW_THREADS offered = wire_client_send(self->client, batches, until);
+    Py_END_ALLOW_THREADS wire_chunk_release(&held->chunk);
 done:
     if (view.obj != NULL)
         PyBuffer_Release(&view);
@@ -273,8 +314,8 @@ static PyObject *client_holds(ClientObject *self, PyObject *buffer) {
     bool held = false;
     if (idle(self) < 0 || PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    for (int i = 0; i < self->chunk_count; i++)
-        held = held || (self->used[i] && self->views[i].buf == view.buf);
+    for (const struct view *other = self->views; other != NULL; other = other->next)
+        held = held || other->buffer.buf == view.buf;
     PyBuffer_Release(&view);
     return PyBool_FromLong(held);
 }
@@ -307,20 +348,19 @@ static int get_fields(PyObject *sequence, struct wire_field *out, size_t *count)
 }
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"hosts",      "port",        "fields",    "sent",       "blocked",
-                               "stop",       "connections", "in_flight", "timeout_ns", "held",
-                               "compressed", "tls",         NULL};
+    static char *keywords[] = {"hosts",      "port",       "fields",      "sent",
+                               "blocked",    "stop",       "connections", "in_flight",
+                               "timeout_ns", "compressed", "tls",         NULL};
     PyObject *hosts, *fields, *sent, *blocked, *stop;
     const char *port;
-    long connections, in_flight, held;
+    long connections, in_flight;
     long long timeout;
     int compressed = 0;
     PyObject *encrypted = Py_None;
     struct wire_tls_options tls = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllLl|pO:Client", keywords,
-                                     &PyTuple_Type, &hosts, &port, &PyTuple_Type, &fields, &sent,
-                                     &blocked, &stop, &connections, &in_flight, &timeout, &held,
-                                     &compressed, &encrypted))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!sO!OOOllL|pO:Client", keywords, &PyTuple_Type,
+                                     &hosts, &port, &PyTuple_Type, &fields, &sent, &blocked, &stop,
+                                     &connections, &in_flight, &timeout, &compressed, &encrypted))
         return NULL;
     if (connections < 1 || connections > WIRE_MAX_CONNECTIONS)
         return PyErr_Format(PyExc_ValueError, "connections is %ld, not 1 to %d", connections,
@@ -328,8 +368,6 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (in_flight < 1 || in_flight > WIRE_MAX_IN_FLIGHT)
         return PyErr_Format(PyExc_ValueError, "in_flight is %ld, not 1 to %d", in_flight,
                             WIRE_MAX_IN_FLIGHT);
-    if (held < 1 || held > CHUNKS_MAX)
-        return PyErr_Format(PyExc_ValueError, "held is %ld, not 1 to %d", held, CHUNKS_MAX);
     if (timeout < 1)
         return PyErr_Format(PyExc_ValueError, "timeout_ns is %lld, not positive", timeout);
 
@@ -373,7 +411,9 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     ClientObject *self = (ClientObject *)alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->chunk_count = (int)held;
+    self->sources = PyList_New(0);
+    if (self->sources == NULL)
+        goto fail;
     if (get_int64(sent, &self->sent, WIRE_SENT_COUNT, PyBUF_WRITABLE, "sent") < 0 ||
         get_int64(blocked, &self->blocked, WIRE_BLOCKED_COUNT, PyBUF_WRITABLE, "blocked") < 0 ||
         get_int64(stop, &self->stop, 1, 0, "stop") < 0)
@@ -399,9 +439,9 @@ static void client_dealloc(ClientObject *self) {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     if (self->client != NULL)
         wire_client_free(self->client);
-    for (int i = 0; i < self->chunk_count; i++)
-        if (self->used[i])
-            PyBuffer_Release(&self->views[i]);
+    while (self->views != NULL)
+        free_view(self, self->views);
+    Py_XDECREF(self->sources);
     if (self->sent.obj != NULL)
         PyBuffer_Release(&self->sent);
     if (self->blocked.obj != NULL)

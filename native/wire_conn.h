@@ -53,10 +53,12 @@ enum {
     WIRE_STATUS_COUNT = 96,
 };
 
+struct batch_source;
+
 /* The buffer of some batches. It may be reused once `holds` is 0. */
 struct wire_chunk {
     int64_t holds;             /* requests and unwritten frames that point into it */
-    uint64_t generation;       /* grows with every reuse */
+    bool rewritable;           /* can be made again: no request holds it once it is in frames */
     struct wire_chunk **spare; /* NULL, or the list that it goes to when nobody holds it */
     struct wire_chunk *next;
 };
@@ -69,21 +71,29 @@ struct wire_stream {
     struct wire_stream *next;          /* in a queue: free, waiting or writing */
     struct wire_conn *conn;            /* NULL: waiting for a connection */
 
-    struct wire_chunk *chunk; /* of `data`; NULL when nothing is held */
-    uint64_t generation;
-    bool holding;        /* counts in chunk->holds */
-    const uint8_t *data; /* the message */
-    int64_t length;      /* its bytes */
-    int64_t framed;      /* bytes of gRPC prefix and message put into frames */
-    int64_t window;      /* what it may send, beyond the peer's initial window */
-    uint64_t begins;     /* its first byte's place in all that the connection sends */
-    uint64_t burst;      /* the last burst that it is in */
+    struct wire_chunk *chunk; /* of `data` */
+    bool holding;             /* counts in chunk->holds: the bytes are here */
+    const uint8_t *data;      /* the message */
+    int64_t length;           /* its bytes */
+    int64_t framed;           /* bytes of gRPC prefix and message put into frames */
+    int64_t window;           /* what it may send, beyond the peer's initial window */
+    uint64_t begins;          /* its first byte's place in all that the connection sends */
+    uint64_t burst;           /* the last burst that it is in */
     uint32_t id;
     bool queued;     /* in the connection's writing queue */
     bool compressed; /* as the message's prefix says */
 
     bool hello; /* the empty request that greets a peer; not in the accounts */
     bool left;  /* a byte of it may have left, now or on an earlier connection */
+
+    /* The owner's: what makes the bytes once more, where `source` is not NULL. */
+    const struct batch_source *source;
+    void *recipe;
+    size_t recipe_room;
+    uint32_t refusals; /* RST_STREAM with REFUSED_STREAM, so far */
+    bool paused;       /* not to be sent again before `resume_at` */
+    int64_t resume_at;
+
     int64_t scheduled, sent, deadline, spans, number;
 
     int http_status; /* 0: no response yet */
@@ -206,11 +216,15 @@ int wire_conn_received(struct wire_conn *conn, size_t length);
 /* Ends the stream from our side with RST_STREAM(CANCEL), and forgets it. */
 void wire_conn_cancel(struct wire_conn *conn, struct wire_stream *stream);
 
-/* Removes the stream; frames of it already in the burst still go out. */
+/* Removes the stream, which goes on holding its chunk; frames of it already in the burst still go
+ * out. */
 void wire_conn_forget(struct wire_conn *conn, struct wire_stream *stream);
 
 /* Closes the socket. The owner has dealt with the streams; whatever the burst held is let go. */
 void wire_conn_close(struct wire_conn *conn);
+
+/* Lets go of a chunk that the caller holds. */
+void wire_chunk_release(struct wire_chunk *chunk);
 
 /* Lets go of the chunk, if the stream holds it. */
 void wire_stream_release(struct wire_stream *stream);

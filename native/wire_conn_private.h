@@ -31,8 +31,8 @@ ssize_t wire_write_pieces(struct wire_conn *conn, const struct iovec *pieces, si
 /* All of the request was put into frames. */
 bool wire_all_framed(const struct wire_stream *stream);
 
-/* The burst takes over the hold on the bytes that it points to. */
-void wire_hand_over(struct wire_conn *conn, struct wire_stream *stream);
+/* The burst holds the bytes of the stream that it points to. */
+void wire_hold_in_burst(struct wire_conn *conn, struct wire_stream *stream);
 
 /* The burst was written, or never will be. */
 void wire_end_burst(struct wire_conn *conn);

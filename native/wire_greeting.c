@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { REFUSALS_MAX = 5 };
+
 static struct link *link_of(struct wire_client *client, const struct wire_stream *hello) {
     for (size_t i = 0; i < client->link_count; i++)
         if (&client->links[i].hello_stream == hello)
@@ -35,6 +37,13 @@ void client_greeted(struct wire_client *client, const struct wire_stream *hello,
                  end->grpc ? "it speaks gRPC but does not take OTLP traces: %.*s"
                            : "it speaks HTTP/2 but not gRPC: %.*s",
                  length, message);
+        break;
+    case WIRE_REFUSED_STREAM:
+        if (++link->refusals < REFUSALS_MAX) {
+            link->hello = HELLO_NONE; /* it was not processed: asked once more */
+            return;
+        }
+        snprintf(client->reason, sizeof client->reason, "it refuses every stream (REFUSED_STREAM)");
         break;
     case WIRE_CONNECTION_LOST:
         return; /* the connection's end says more */

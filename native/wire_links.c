@@ -25,23 +25,16 @@ void client_on_ended(void *context, struct wire_stream *stream, const struct wir
     struct wire_client *client = context;
     if (stream->hello)
         client_greeted(client, stream, end);
+    else if (end->status == WIRE_REFUSED_STREAM)
+        client_send_again(client, stream);
     else
         client_finish(client, stream, end);
 }
 
-/* Takes the stream from its connection; false when its bytes are gone. They are here still while
- * the generation is the same, and must not be let go of in between. */
-static bool take_back(struct wire_conn *conn, struct wire_stream *stream) {
-    const bool kept = stream->chunk->generation == stream->generation;
-    if (kept)
-        stream->chunk->holds++;
-    wire_conn_forget(conn, stream);
-    stream->holding = kept;
-    return kept;
-}
-
-static void back_off(struct wire_client *client, const struct wire_conn *conn, int64_t least) {
-    if (conn->answered) {
+/* `useful`: the connection was, so that the next may be opened in `least` nanoseconds; the pause
+ * before others grows. */
+static void back_off(struct wire_client *client, bool useful, int64_t least) {
+    if (useful) {
         client->backoff = 0;
         client->retry_at = client->now + least;
     } else if (client->now >= client->retry_at) {
@@ -58,10 +51,8 @@ void client_on_goaway(void *context, struct wire_conn *conn, uint32_t last) {
         if (stream->conn != conn || stream->id <= last)
             continue;
         stream->left = stream->left || stream->begins < conn->written;
-        if (take_back(conn, stream))
-            client_wait_first(client, stream);
-        else
-            client_finish_as(client, stream, WIRE_REFUSED_STREAM, conn->reason);
+        wire_conn_forget(conn, stream);
+        client_wait_first(client, stream);
     }
     for (size_t i = 0; i < client->link_count; i++) {
         struct wire_stream *hello = &client->links[i].hello_stream;
@@ -73,7 +64,8 @@ void client_on_goaway(void *context, struct wire_conn *conn, uint32_t last) {
             client->failed = true;
         }
     }
-    back_off(client, conn, 0);
+    /* What it has taken up it still answers. */
+    back_off(client, conn->answered || conn->count > 0, 0);
 }
 
 /* ---- opened and lost ---- */
@@ -88,7 +80,8 @@ void link_lost(struct wire_client *client, struct link *link) {
             continue;
         bool left = stream->begins < conn->written;
         stream->left = stream->left || left;
-        if (take_back(conn, stream) && !left)
+        wire_conn_forget(conn, stream);
+        if (!left)
             client_wait_first(client, stream);
         else
             client_finish_as(client, stream, WIRE_CONNECTION_LOST, conn->reason);
@@ -105,7 +98,7 @@ void link_lost(struct wire_client *client, struct link *link) {
     client->failed = true;
     wire_conn_close(conn);
     if (!leaving)
-        back_off(client, conn, BACKOFF_MIN);
+        back_off(client, conn->answered, BACKOFF_MIN);
 }
 
 static void link_begin(struct wire_client *client, struct link *link) {
@@ -130,6 +123,7 @@ void link_open(struct wire_client *client, struct link *link) {
     conn->input_length = 0;
     conn->greet_by = client->now + GREETING_MAX;
     link->hello = HELLO_NONE;
+    link->refusals = 0;
     conn->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (conn->fd >= 0) {
         setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -209,6 +203,10 @@ bool client_usable(const struct wire_client *client) {
 
 void client_open_stream(struct wire_client *client, struct wire_conn *conn,
                         struct wire_stream *stream) {
+    if (!client_remake(client, stream)) {
+        client_finish_as(client, stream, WIRE_REFUSED_STREAM, "no memory to send it again");
+        return;
+    }
     if (!stream->left)
         stream->sent = client->now;
     wire_conn_open(conn, stream);
@@ -330,6 +328,8 @@ int64_t client_next_event(const struct wire_client *client, int64_t until) {
         wake = min64(wake, client->oldest->deadline);
     if (client->retry_at < wake && !client->connecting && missing_links(client) > 0)
         wake = client->retry_at;
+    for (const struct wire_stream *paused = client->paused; paused; paused = paused->next)
+        wake = min64(wake, paused->resume_at);
     for (size_t i = 0; i < client->link_count; i++) {
         const struct wire_conn *conn = &client->links[i].conn;
         if (conn->state == WIRE_CONNECTING || conn->state == WIRE_GREETING)

@@ -29,23 +29,22 @@ void wire_send_reset(struct wire_conn *conn, uint32_t stream, uint32_t code) {
 
 /* ---- the burst ---- */
 
-static void let_go(struct wire_chunk *chunk) {
+void wire_chunk_release(struct wire_chunk *chunk) {
     if (--chunk->holds > 0 || chunk->spare == NULL)
         return;
-    chunk->generation++;
     chunk->next = *chunk->spare;
     *chunk->spare = chunk;
 }
 
 void wire_stream_release(struct wire_stream *stream) {
     if (stream->holding)
-        let_go(stream->chunk);
+        wire_chunk_release(stream->chunk);
     stream->holding = false;
 }
 
 void wire_end_burst(struct wire_conn *conn) {
     for (size_t i = 0; i < conn->held_count; i++)
-        let_go(conn->held[i]);
+        wire_chunk_release(conn->held[i]);
     conn->held_count = 0;
     conn->iov_count = conn->iov_at = conn->arena_length = conn->burst_bytes = 0;
     conn->control_length -= conn->control_in_burst;
@@ -110,12 +109,19 @@ static void frame_data(struct wire_conn *conn, struct wire_stream *stream) {
     }
 }
 
-void wire_hand_over(struct wire_conn *conn, struct wire_stream *stream) {
-    if (stream->holding && stream->burst == conn->burst) {
-        conn->held[conn->held_count++] = stream->chunk;
-        stream->holding = false;
-    }
-    wire_stream_release(stream);
+void wire_hold_in_burst(struct wire_conn *conn, struct wire_stream *stream) {
+    if (!stream->holding || stream->burst != conn->burst)
+        return;
+    conn->held[conn->held_count++] = stream->chunk;
+    stream->chunk->holds++;
+    stream->burst = 0;
+}
+
+/* All of it is in frames. */
+static void hand_over(struct wire_conn *conn, struct wire_stream *stream) {
+    wire_hold_in_burst(conn, stream);
+    if (stream->chunk != NULL && stream->chunk->rewritable)
+        wire_stream_release(stream);
 }
 
 bool wire_all_framed(const struct wire_stream *stream) {
@@ -153,7 +159,7 @@ void wire_conn_open(struct wire_conn *conn, struct wire_stream *stream) {
     add(conn, start, H2_FRAME_HEADER + length);
     frame_data(conn, stream);
     if (wire_all_framed(stream)) {
-        wire_hand_over(conn, stream);
+        hand_over(conn, stream);
     } else {
         stream->next = NULL;
         stream->queued = true;
@@ -181,7 +187,7 @@ void wire_conn_fill(struct wire_conn *conn) {
             if (*link == NULL)
                 conn->writing_tail = link;
             stream->queued = false;
-            wire_hand_over(conn, stream);
+            hand_over(conn, stream);
         } else {
             link = &stream->next;
         }

@@ -20,12 +20,40 @@ void client_wait_first(struct wire_client *client, struct wire_stream *stream) {
 }
 
 void client_wait_no_more(struct wire_client *client, const struct wire_stream *stream) {
-    struct wire_stream **link = &client->waiting;
+    struct wire_stream **link = stream->paused ? &client->paused : &client->waiting;
     while (*link != stream)
         link = &(*link)->next;
     *link = stream->next;
-    if (*link == NULL)
+    if (*link == NULL && !stream->paused)
         client->waiting_tail = link;
+}
+
+/* The first refusal is answered at once; a peer that refuses on and on is not asked without end. */
+void client_send_again(struct wire_client *client, struct wire_stream *stream) {
+    const uint32_t before = stream->refusals++;
+    stream->left = true;
+    if (before == 0) {
+        client_wait_first(client, stream);
+        return;
+    }
+    const int64_t pause = (int64_t)MILLISECOND << (before < 7 ? before - 1 : 6);
+    stream->resume_at = client->now + pause;
+    stream->paused = true;
+    stream->next = client->paused;
+    client->paused = stream;
+}
+
+void client_resume(struct wire_client *client) {
+    for (struct wire_stream **link = &client->paused; *link != NULL;) {
+        struct wire_stream *stream = *link;
+        if (stream->resume_at > client->now) {
+            link = &stream->next;
+            continue;
+        }
+        *link = stream->next;
+        stream->paused = false;
+        client_wait_last(client, stream);
+    }
 }
 
 /* ---- ends ---- */
@@ -78,8 +106,11 @@ void client_finish_as(struct wire_client *client, struct wire_stream *stream, in
 void client_finish_waiting(struct wire_client *client, struct wire_stream *stream,
                            const char *when) {
     char text[sizeof client->reason + 80];
-    snprintf(text, sizeof text, "no connection before %s%s%s", when, client->reason[0] ? ": " : "",
-             client->reason);
+    if (stream->refusals > 0)
+        snprintf(text, sizeof text, "RST_STREAM with REFUSED_STREAM until %s", when);
+    else
+        snprintf(text, sizeof text, "no connection before %s%s%s", when,
+                 client->reason[0] ? ": " : "", client->reason);
     client_wait_no_more(client, stream);
     client_finish_as(client, stream, stream->left ? WIRE_REFUSED_STREAM : WIRE_CONNECT_FAILED,
                      text);
@@ -107,6 +138,7 @@ static struct slot *take_slot(struct wire_client *client, size_t length) {
         if (slot == NULL)
             return NULL;
         slot->chunk.spare = &client->spare;
+        slot->chunk.rewritable = true;
         slot->next = client->slots;
         client->slots = slot;
     } else {
@@ -124,32 +156,67 @@ static struct slot *take_slot(struct wire_client *client, size_t length) {
     return NULL;
 }
 
+static void hold(struct wire_stream *stream, struct wire_chunk *chunk) {
+    stream->chunk = chunk;
+    stream->holding = true;
+    chunk->holds++;
+}
+
+/* Recipes are small, and stay with their stream for the next. */
+static bool reserve_recipe(struct wire_stream *stream, size_t length) {
+    if (length <= stream->recipe_room)
+        return true;
+    void *grown = realloc(stream->recipe, length);
+    if (grown == NULL)
+        return false;
+    stream->recipe = grown;
+    stream->recipe_room = length;
+    return true;
+}
+
+bool client_remake(struct wire_client *client, struct wire_stream *stream) {
+    if (stream->holding)
+        return true;
+    struct slot *slot = take_slot(client, (size_t)stream->length);
+    if (slot == NULL)
+        return false;
+    stream->source->write_again(stream->source->context, stream->recipe, slot->bytes);
+    hold(stream, &slot->chunk);
+    stream->data = slot->bytes;
+    return true;
+}
+
 struct wire_stream *client_offer(struct wire_client *client, const struct wire_batches *batches,
                                  int64_t i) {
     struct wire_stream *stream = client->free;
     const struct batch_source *source = batches->source;
+    stream->source = source;
     if (source != NULL) {
         const size_t length = source->length(source->context);
         struct slot *slot = take_slot(client, length);
         if (slot == NULL)
             return NULL;
-        source->write(source->context, slot->bytes);
+        /* Held from here on, so that the slot is given back whatever happens. */
+        hold(stream, &slot->chunk);
+        if (!reserve_recipe(stream, source->recipe_length(source->context))) {
+            wire_stream_release(stream);
+            return NULL;
+        }
+        source->write(source->context, slot->bytes, stream->recipe);
         client->now = client_clock();
-        stream->chunk = &slot->chunk;
         stream->data = slot->bytes;
         stream->length = (int64_t)length;
     } else {
-        stream->chunk = batches->chunk;
+        hold(stream, batches->chunk);
         stream->data = batches->bytes + batches->offsets[i];
         stream->length = batches->offsets[i + 1] - batches->offsets[i];
     }
     client->free = stream->next;
     stream->conn = NULL;
-    stream->generation = stream->chunk->generation;
-    stream->holding = true;
-    stream->chunk->holds++;
     stream->compressed = client->compressed;
     stream->left = false;
+    stream->refusals = 0;
+    stream->paused = false;
     stream->scheduled = batches->scheduled[i];
     stream->spans = batches->spans[i];
     stream->number = batches->first + i;

@@ -26,7 +26,7 @@ void wire_conn_forget(struct wire_conn *conn, struct wire_stream *stream) {
             conn->writing_tail = link;
         stream->queued = false;
     }
-    wire_hand_over(conn, stream);
+    wire_hold_in_burst(conn, stream);
     drop_body(conn, stream);
     conn->late_frames += WIRE_LATE_FRAMES;
     stream->conn = NULL;

@@ -26,10 +26,6 @@ from blaster.transport.compression import NONE
 from blaster.transport.tls import Tls
 from blaster.units import quoted
 
-HELD_BUFFERS = 64
-"""The most chunks that may wait, in part, for the socket or the peer's flow control. Each has a
-request in flight, so that there are never more than ``in_flight`` either."""
-
 _RAISED = (
     SendCounts.sent_requests,
     SendCounts.sent_spans,
@@ -85,7 +81,6 @@ class WireTransport:
                 connections=connections,
                 in_flight=in_flight,
                 timeout_ns=round(timeout_s * 1e9),
-                held=max(1, min(HELD_BUFFERS, in_flight)),
                 compressed=encoding != NONE,
                 tls=encrypted,
             )

@@ -164,7 +164,7 @@ def _wire_cases() -> dict[str, Calls]:
 
     def client(host: str = "127.0.0.1", in_flight: int = 2) -> Any:
         return wire.Client(
-            (host,), str(nobody), fields, sent, blocked, running, 1, in_flight, 10**6, 1
+            (host,), str(nobody), fields, sent, blocked, running, 1, in_flight, 10**6
         )
 
     lonely = client()
