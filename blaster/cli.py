@@ -20,6 +20,7 @@ from blaster.commands import (
     report,
     run,
     scenarios,
+    schema,
     send,
     sink,
     templates,
@@ -63,6 +64,7 @@ def _main(
 # As the help lists them.
 for command in (run, capacity, sink, proxy, scenarios, profile, dashboard, send, doctor, report):
     app.add_typer(command.app)
+app.add_typer(schema.app)
 app.add_typer(guide.app)
 app.add_typer(templates.app, name="templates")
 app.add_typer(cluster.app, name="cluster")

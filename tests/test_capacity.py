@@ -238,6 +238,7 @@ def search(folder: Path, *options: str) -> dict[str, Any]:
     )
     assert ran.returncode in (0, 1), ran.stderr
     found: dict[str, Any] = json.loads(out.read_text())
+    cli.validate(found, "Capacity")
     assert (ran.returncode == 1) == (found["ndr"] is None)
     assert {"ndr", "pdr", "trials", "usl", "limited_by"} <= set(found)
     for one in found["trials"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,6 +46,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(made: Path) -> dict[str, Any]:
     return cli.results(made / "r.json")
+
+
+def test_the_schema_is_one_and_takes_the_results(results: dict[str, Any]) -> None:
+    """`blaster schema` prints a valid JSON Schema, which takes a run's file and nothing less."""
+    shown = json.loads(cli.blaster("schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(shown)
+    validator = jsonschema.Draft202012Validator(shown)
+    validator.validate(results)
+    assert not validator.is_valid({**results, "spans": None})
+    assert all(kind["description"] for kind in shown["$defs"].values())
 
 
 @pytest.fixture(scope="module")

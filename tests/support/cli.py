@@ -4,6 +4,7 @@ What runs to its end is forked from a process that has imported blaster already:
 less for each of the hundreds of times.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -12,6 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import jsonschema
+
+from blaster.report.json_schema import schema
 
 COMMAND = [sys.executable, "-m", "blaster"]
 
@@ -98,11 +103,26 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def results(path: Path) -> dict[str, Any]:
-    """results.json, with the equations that hold whatever broke."""
+    """results.json, as the schema has it, with the equations that hold whatever broke."""
     read: dict[str, Any] = json.loads(path.read_text())
+    validate(read, "Results")
     balance(read)
     add_up(read)
     return read
+
+
+def validate(read: dict[str, Any], kind: str) -> None:
+    """``read`` is a ``kind`` of the schema's definitions, without a key that is not in it."""
+    _validator(kind).validate(read)
+
+
+@functools.cache
+def _validator(kind: str) -> jsonschema.Draft202012Validator:
+    document = schema()
+    for definition in document["$defs"].values():
+        definition["additionalProperties"] = False
+    del document["anyOf"]
+    return jsonschema.Draft202012Validator({**document, "$ref": f"#/$defs/{kind}"})
 
 
 def balance(read: dict[str, Any]) -> None:
