@@ -114,6 +114,8 @@ struct wire_tls *wire_tls_new(const struct wire_tls_options *options, char *erro
             goto fail;
     }
     SSL_CTX_set_verify(tls->context, options->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    /* An intermediate CA in the bundle is trusted without its root, as grpcio does. */
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->context), X509_V_FLAG_PARTIAL_CHAIN);
     return tls;
 fail:
     snprintf(error, room, "%s%s%s", path, path[0] ? ": " : "",

@@ -239,8 +239,9 @@ def test_wrong_files(tmp_path: Path, server: Pair) -> None:
 
 
 @pytest.mark.memory
-def test_connections_do_not_leak(authority: Authority, server: Pair) -> None:
+def test_connections_do_not_leak(authority: Authority, server: Pair, tmp_path: Path) -> None:
     """Clients over TLS leave no memory behind, well or badly greeted."""
+    stranger = Authority(tmp_path, "stranger").file
 
     def rounds(count: int) -> int:
         for _ in range(count):
@@ -248,7 +249,7 @@ def test_connections_do_not_leak(authority: Authority, server: Pair) -> None:
                 run.transport.send(run.chunk([100]), soon(2))
                 run.transport.drain(soon(2))
                 run.outcomes()
-            refused(Run(peer.port, tls=Tls(server.certificate)))
+            refused(Run(peer.port, tls=Tls(stranger)))
         gc.collect()
         return psutil.Process().memory_info().rss
 

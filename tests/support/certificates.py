@@ -25,17 +25,21 @@ class Pair:
 
 
 class Authority:
-    """Issues certificates into ``folder``; ``file`` is its own."""
+    """Issues certificates into ``folder``; ``file`` is its own. ``issuer``: the authority that
+    signed it, None for a root."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(
+        self, folder: Path, name: str = "authority", issuer: Authority | None = None
+    ) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._certificate = _builder(self._name, self._name, self._key, NOW - DAY, NOW + DAY)
+        above = self if issuer is None else issuer
+        self._certificate = _builder(self._name, above._name, self._key, NOW - DAY, NOW + DAY)
         extended = self._certificate.add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
-        signed = extended.sign(self._key, hashes.SHA256())
+        signed = extended.sign(above._key, hashes.SHA256())
         self.file = str(folder / f"{name}.pem")
         Path(self.file).write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
