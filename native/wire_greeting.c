@@ -3,7 +3,26 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { REFUSALS_MAX = 5 };
+enum { REFUSALS_MAX = 5, GRPC_STATUSES = 17 };
+static const char *const grpc_names[GRPC_STATUSES] = {
+    [GRPC_OK] = "OK",
+    [GRPC_CANCELLED] = "CANCELLED",
+    [GRPC_UNKNOWN] = "UNKNOWN",
+    [GRPC_INVALID_ARGUMENT] = "INVALID_ARGUMENT",
+    [GRPC_DEADLINE_EXCEEDED] = "DEADLINE_EXCEEDED",
+    [GRPC_NOT_FOUND] = "NOT_FOUND",
+    [GRPC_ALREADY_EXISTS] = "ALREADY_EXISTS",
+    [GRPC_PERMISSION_DENIED] = "PERMISSION_DENIED",
+    [GRPC_RESOURCE_EXHAUSTED] = "RESOURCE_EXHAUSTED",
+    [GRPC_FAILED_PRECONDITION] = "FAILED_PRECONDITION",
+    [GRPC_ABORTED] = "ABORTED",
+    [GRPC_OUT_OF_RANGE] = "OUT_OF_RANGE",
+    [GRPC_UNIMPLEMENTED] = "UNIMPLEMENTED",
+    [GRPC_INTERNAL] = "INTERNAL",
+    [GRPC_UNAVAILABLE] = "UNAVAILABLE",
+    [GRPC_DATA_LOSS] = "DATA_LOSS",
+    [GRPC_UNAUTHENTICATED] = "UNAUTHENTICATED",
+};
 
 static struct link *link_of(struct wire_client *client, const struct wire_stream *hello) {
     for (size_t i = 0; i < client->link_count; i++)
@@ -29,8 +48,8 @@ void client_greeted(struct wire_client *client, const struct wire_stream *hello,
     case GRPC_UNAVAILABLE:
         if (end->grpc)
             return;
-        snprintf(client->reason, sizeof client->reason, "it speaks HTTP/2 but not gRPC: %.*s",
-                 length, message);
+        snprintf(client->reason, sizeof client->reason, "a proxy answers %d: %s",
+                 hello->http_status, grpc_names[end->status]);
         break;
     case GRPC_UNIMPLEMENTED:
         snprintf(client->reason, sizeof client->reason,
@@ -49,13 +68,17 @@ void client_greeted(struct wire_client *client, const struct wire_stream *hello,
         return; /* the connection's end says more */
     case WIRE_INVALID_RESPONSE:
     case WIRE_STREAM_RESET:
-        snprintf(client->reason, sizeof client->reason, "it speaks HTTP/2 but not gRPC: %.*s",
+        snprintf(client->reason, sizeof client->reason,
+                 hello->content == 1 ? "its answer to an empty export is invalid: %.*s"
+                                     : "it speaks HTTP/2 but not gRPC: %.*s",
                  length, message);
         break;
     default:
         snprintf(client->reason, sizeof client->reason,
-                 "it refuses an empty request with gRPC status %d: %.*s", end->status, length,
-                 message);
+                 end->grpc ? "it refuses an empty request with %s: %.*s"
+                           : "it speaks HTTP/2 but not gRPC: %.0s%.*s",
+                 end->status < GRPC_STATUSES ? grpc_names[end->status] : "an unknown status",
+                 length, message);
     }
     client->failed = true;
 }

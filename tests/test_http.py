@@ -487,3 +487,46 @@ def test_numbers_of_statuses_have_names() -> None:
     for wrong in (50, STATUS_COUNT):
         with pytest.raises(ValueError, match="not a valid Status"):
             Status(wrong)
+
+
+def closes_with_its_answer(connection: socket.socket) -> bool:
+    """Answers and closes in one segment, without a word of it."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    connection.sendall(OK)
+    connection.shutdown(socket.SHUT_RDWR)
+    return False
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_connection_that_was_closed_before_the_request_came(connections: int) -> None:
+    """Requests on a kept-alive connection whose FIN came before they had arrived were certainly not
+    processed: they go out again, uncounted, and each is received once."""
+    with (
+        http_peer.peer(closes_with_its_answer) as target,
+        Sender(target.port, connections=connections) as sender,
+    ):
+        sender.transport.connect(5)
+        sender.transport.send(chunk(60), time.monotonic_ns() + 20 * 10**9)
+        sender.transport.drain(time.monotonic_ns() + 20 * 10**9)
+        outcomes = sender.transport.outcomes()
+        assert sender.statuses(outcomes) == {"OK": 60}
+        assert len(target.bodies) == sender.counts.sent_requests == 60
+
+
+def test_a_request_that_was_received_is_not_sent_again() -> None:
+    """A kept-alive connection that ends without an answer to what it had received: unknown."""
+    answers = iter([True, False])
+
+    def answer_one(connection: socket.socket) -> bool:
+        if next(answers, True):
+            connection.sendall(OK)
+            return True
+        return False
+
+    with http_peer.peer(answer_one) as target, Sender(target.port) as sender:
+        sender.transport.connect(5)
+        for _ in range(3):
+            sender.transport.send(chunk(1), time.monotonic_ns() + 10**10)
+            sender.transport.drain(time.monotonic_ns() + 10**10)
+        statuses = [int(s) for s in sender.transport.outcomes()["status"]]
+        assert statuses == [0, 33, 0] and len(target.bodies) == 3

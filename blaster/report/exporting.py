@@ -89,11 +89,15 @@ class MetricsExporter(Listener):
             self._wake.wait(PUSH_S)
 
 
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""As the transports: http_proxy and https_proxy are not used."""
+
+
 def _post(url: str, body: bytes) -> bool:
     headers = {"Content-Type": "application/x-protobuf", "User-Agent": "blaster"}
     request = urllib.request.Request(url, body, headers, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
             return bool(200 <= answer.status < 300)
     except (urllib.error.URLError, OSError, ValueError):
         return False

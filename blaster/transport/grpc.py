@@ -36,6 +36,8 @@ from blaster.transport.outcomes import OutcomeLog
 from blaster.transport.tls import Tls
 
 _NAP_NS = 50_000_000
+_REFUSED_PAUSE_S, _REFUSED_PAUSE_MAX_S = 0.01, 0.1
+"""The pauses before a refused request is sent again, but for the first time: they grow so."""
 
 _Stub = Any  # grpc.aio.UnaryUnaryMultiCallable: bytes in, bytes out
 
@@ -43,6 +45,8 @@ _OPTIONS = [
     # Without it, channels to one address would share a connection.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
+    # As the other transports: http_proxy and https_proxy are not used.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.primary_user_agent", f"blaster/{__version__}"),
     # Reconnect to a lost target soon: the run goes on.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -151,17 +155,41 @@ class GrpcTransport:
     async def _connect(self, timeout_s: float) -> None:
         self._channels = [self._channel() for _ in range(self._connections)]
         stubs = [channel.unary_unary(EXPORT_METHOD, None, None) for channel in self._channels]
+        until = time.monotonic_ns() + round(timeout_s * 1e9)
         for stub in stubs:
-            try:
-                await stub(b"", timeout=timeout_s, metadata=self._metadata, wait_for_ready=True)
-            except grpc.aio.AioRpcError as error:
-                raise TargetUnreachable(
-                    f"{self._target} answers an empty export with {error.code().name}: "
-                    f"{' '.join((error.details() or '').split())[:200]}"
-                ) from None
+            reason = await self._preflight(stub, until)
+            if reason is not None:
+                raise TargetUnreachable(f"{self._target}: {reason}")
         self._callers = [
             self._loop.create_task(self._call(stubs[i % len(stubs)])) for i in range(self._cap)
         ]
+
+    async def _preflight(self, stub: _Stub, until: int) -> str | None:
+        """Export an empty request; return why the peer is no target, None if it is one."""
+        try:
+            answer = await self._send_until(stub, b"", until, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            return _refusal(error)
+        return None if answer is not None else f"its answer to an empty export is invalid: {_EMPTY}"
+
+    async def _send_until(
+        self, stub: _Stub, data: bytes, until: int, *, wait_for_ready: bool = False
+    ) -> bytes | None:
+        """Send a request, and again at once while the peer did not process it (RFC 9113, 6.8 and
+        8.7), until a time. Raises AioRpcError."""
+        pause_s = 0.0
+        while True:
+            left_s = max(0.001, (until - time.monotonic_ns()) / 1e9)
+            try:
+                answer: bytes | None = await stub(
+                    data, timeout=left_s, metadata=self._metadata, wait_for_ready=wait_for_ready
+                )
+                return answer
+            except grpc.aio.AioRpcError as error:
+                if not _never_processed(error) or time.monotonic_ns() + pause_s * 1e9 >= until:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s + _REFUSED_PAUSE_S, _REFUSED_PAUSE_MAX_S)
 
     async def _offer(self, until: int) -> None:
         """Hand each request to a caller when it is due."""
@@ -234,7 +262,8 @@ class GrpcTransport:
         delay = -1
         sent = time.monotonic_ns()
         try:
-            answer = await stub(request.data, timeout=self._timeout_s, metadata=self._metadata)
+            until = sent + round(self._timeout_s * 1e9)
+            answer = await self._send_until(stub, request.data, until)
             status, rejected, message = _read_answer(answer, request.spans)
         except grpc.aio.AioRpcError as error:
             status, message = _classify(error)
@@ -257,8 +286,10 @@ class GrpcTransport:
             self._log.add(outcome, message)
 
 
-def _read_answer(answer: bytes, spans: int) -> tuple[Status, int, str]:
+def _read_answer(answer: bytes | None, spans: int) -> tuple[Status, int, str]:
     """Return status, rejected spans and message of an answer with grpc-status OK."""
+    if answer is None:
+        return Status.INVALID_RESPONSE, 0, _EMPTY
     if not answer:
         return Status.OK, 0, ""
     try:
@@ -291,6 +322,49 @@ _GRPCIO_ERRORS = re.compile(
 """The words of grpcio's own errors."""
 
 
+_NEVER_PROCESSED = re.compile(
+    r"Stream removed \((GOAWAY received;|RST_STREAM \(Received RST_STREAM with error code 7\))"
+)
+"""grpcio's words for a stream above GOAWAY's last stream ID, and for REFUSED_STREAM."""
+
+_HTTP_STATUS = re.compile(r"Received http2 header with status: ([0-9]{3})")
+"""grpcio's words for an answer that is not gRPC's."""
+
+_EMPTY = "grpc-status 0 without a response message"
+
+_TARGETS = (
+    Status.INVALID_ARGUMENT,
+    Status.DEADLINE_EXCEEDED,
+    Status.RESOURCE_EXHAUSTED,
+    Status.ABORTED,
+    Status.UNAVAILABLE,
+)
+"""The statuses by which a receiver may answer an empty export, because it is empty or busy."""
+
+
+def _never_processed(error: grpc.aio.AioRpcError) -> bool:
+    return _NEVER_PROCESSED.match(error.details() or "") is not None
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> str | None:
+    """Why a peer that answers an empty export so is no target, as the wire client says it; None if
+    it is one."""
+    status, message = _classify(error)
+    message = " ".join(message.split())[:200]
+    if found := _HTTP_STATUS.match(message):
+        if found[1] in ("429", "502", "503", "504"):
+            return f"a proxy answers {found[1]}: {error.code().name}"
+        return f"it speaks HTTP/2 but not gRPC: HTTP status {found[1]} without gRPC's own answer"
+    if status in _TARGETS:
+        return None
+    words = {
+        Status.REFUSED_STREAM: "it refuses every stream (REFUSED_STREAM)",
+        Status.UNIMPLEMENTED: f"it speaks gRPC but does not take OTLP traces: {message}",
+        Status.STREAM_RESET: f"it speaks HTTP/2 but not gRPC: {message}",
+    }
+    return words.get(status, f"it refuses an empty request with {error.code().name}: {message}")
+
+
 def _classify(error: grpc.aio.AioRpcError) -> tuple[Status, str]:
     """Return the status and message of a request that ended in an error.
 
@@ -299,14 +373,16 @@ def _classify(error: grpc.aio.AioRpcError) -> tuple[Status, str]:
     """
     code, details = error.code(), error.details() or ""
     words = f"{details} {error.debug_error_string() or ''}"
+    if _never_processed(error):
+        return Status.REFUSED_STREAM, details
     if "failed to connect" in words.lower():
         return Status.CONNECT_FAILED, details
     if "received message larger" in words.lower():
         return Status.INVALID_RESPONSE, details
     if not _GRPCIO_ERRORS.search(words):
         return Status(code.value[0]), details
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Status.NO_ANSWER_TIMEOUT, details
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return Status.CONNECTION_LOST, details
-    return Status.STREAM_RESET, details
+    own = {
+        grpc.StatusCode.DEADLINE_EXCEEDED: Status.NO_ANSWER_TIMEOUT,
+        grpc.StatusCode.UNAVAILABLE: Status.CONNECTION_LOST,
+    }
+    return own.get(code, Status.STREAM_RESET), details

@@ -35,6 +35,8 @@ _CONNECT_NS = 5_000_000_000
 _BACKOFF_MIN_NS, _BACKOFF_MAX_NS = 50_000_000, 2_000_000_000
 
 _EMPTY = {"protobuf": b"", "json": b"{}", "betrace": b'{"spans":[]}'}
+_PROXY_STATUSES = (502, 504)
+"""A gateway without its server (RFC 9110, 15.6.3 and 15.6.5)."""
 _RECEIVER_STATUSES = (400, 408, 413, 429)
 """4xx that an OTLP receiver may answer an empty request with; others mean that it is none, or that
 it refuses this client."""
@@ -417,6 +419,9 @@ class HttpTransport:
         assert self._preflight is not None
         self._preflight[connection] = True
         status = response.status
+        if status in _PROXY_STATUSES:
+            self._reason = f"a proxy answers {status} {PHRASES[status]}"
+            return
         if status < 300 or status >= 500 or status in _RECEIVER_STATUSES:
             return
         message = read_answer(response, 0, self._encoding).message
@@ -438,7 +443,7 @@ class HttpTransport:
                 self._answered(connection, response._replace(reusable=False))
                 return
         why = _reason_of(error) if error is not None else "it closes the connection"
-        left = connection.left
+        left = connection.left and not (connection.answered and connection.closed_before(error))
         self._lost(connection, why)
         if request is None or request.number < 0:
             return

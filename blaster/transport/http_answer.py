@@ -117,5 +117,6 @@ def _error_message(response: Response, encoding: str) -> str:
     if not said and kind.startswith(b"text/"):
         said = response.body[:300].decode("utf-8", "replace")
     if not said and 300 <= response.status < 400:
-        said = "redirects, which are not followed"
+        where = response.fields.get(b"location", b"").decode("latin-1")
+        said = f"it redirects to {where or 'nowhere'}; redirects are not followed"
     return "".join(c if c.isprintable() else " " for c in said)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import Sequence
 from enum import IntEnum, auto
 
@@ -142,6 +146,25 @@ class HttpConnection:
             return None
         except ssl.SSLZeroReturnError:
             return b""
+
+    def closed_before(self, error: OSError | None) -> bool:
+        """Whether the peer closed a connection that ended with ``error`` (None: end of file) before
+        it had received the whole request: then it cannot have processed it.
+
+        Its FIN acknowledges what it had received, and EPIPE is what Linux makes of an RST after a
+        FIN. After an RST alone, ECONNRESET, nothing is known.
+        """
+        if self.sock is None or self.reader.began:
+            return False
+        if error is not None and not (
+            error.errno == errno.EPIPE or isinstance(error, ssl.SSLEOFError)
+        ):
+            return False
+        try:
+            unread = fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return False
+        return int.from_bytes(unread, sys.byteorder) > 0
 
     def pending(self) -> bool:
         """Whether TLS has buffered bytes that epoll does not see."""

@@ -6,6 +6,7 @@ servers, on a plain socket: grpcio must not be imported before the fork.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from contextlib import closing
@@ -19,11 +20,11 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 _FRAME_HEADER = 9
 _SETTINGS, _GOAWAY = 4, 7
-_ENOUGH = 256
+_ENOUGH = 1024
 _REST_S, _SECOND_LOOK_S = 0.3, 1.0
 
-_WANTS_TLS = b"HTTPS server"
-"""Part of the plaintext answer of Go's TLS servers: "... an HTTP request to an HTTPS server"."""
+_WANTS_TLS = re.compile(rb"HTTPS server|HTTPS port|SSL-enabled server")
+"""Part of the plaintext answer of the TLS servers of Go, nginx and Apache."""
 
 # X509_verify_cert's reasons (openssl/x509_vfy.h).
 _CERTIFICATE_FAULTS = {
@@ -123,7 +124,7 @@ def _read(connection: socket.socket) -> bytes:
 
 
 def _is_http1(answer: bytes) -> bool:
-    return answer.startswith(b"HTTP/1.") and _WANTS_TLS not in answer
+    return answer.startswith(b"HTTP/1.") and not _WANTS_TLS.search(answer)
 
 
 def _is_http2(answer: bytes) -> bool:
@@ -174,7 +175,7 @@ def _seems(answer: bytes, http: bool) -> str:
             "accepts the connection and says nothing, or closes it"
             + ("; is this the OTLP/gRPC port (4317)?" if http else ""),
         ),
-        (_WANTS_TLS in answer, "asks for HTTPS; try an https:// endpoint"),
+        (_WANTS_TLS.search(answer), "asks for HTTPS; try an https:// endpoint"),
         (
             answer.startswith((b"HTTP/", b"<")),
             "answers as an HTTP/1 server; is this the OTLP/HTTP port (4318)?",
