@@ -249,6 +249,14 @@ def test_a_second_hold_begins_within_the_first_ones_time() -> None:
     ]
 
 
+def test_a_ramp_that_was_held_goes_on_where_it_was() -> None:
+    """The rate after a hold is that of the schedule's own time, which stood still meanwhile."""
+    plan = Plan.of(Scenario(name="x", stages=parse_stages("100..1100@10s")), seed=1, workers=1)
+    longer = plan.held([Hold(5 * 10**9, 600, 10**10)])
+    moments = (0, 4 * 10**9, 6 * 10**9, 14 * 10**9, 17 * 10**9, 20 * 10**9)
+    assert [longer.rate_at(t) for t in moments] == [100, 500, 600, 600, 800, 1100]
+
+
 @pytest.mark.parametrize(
     ("stages", "more", "why"),
     [

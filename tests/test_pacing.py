@@ -97,6 +97,25 @@ def test_sine_follows_its_integral(sine, share):
     assert abs(pacer.due(int(share * duration)) - integral) <= error
 
 
+@given(st.lists(one, min_size=1, max_size=4), st.data())
+def test_the_rate_is_that_of_the_spans_due(parts, data):
+    """The integral of the rate over an interval is the spans due in it, to within a span at each
+    end and what the table of a sine rounds."""
+    number = data.draw(st.integers(0, len(parts) - 1))
+    part, before = parts[number], sum(p.duration_ns for p in parts[:number])
+    begin, end = sorted(data.draw(st.tuples(*[st.integers(0, part.duration_ns - 1)] * 2)))
+    table = 0.0
+    if isinstance(part, Sine):
+        end = min(end, begin + 5 * part.period_ns)
+        table = (part.low + part.high) * part.period_ns / NS
+    pacer = Stages(parts)
+    cells = 2000
+    moments = [before + begin + (2 * i + 1) * (end - begin) // (2 * cells) for i in range(cells)]
+    integral = sum(map(pacer.rate, moments)) * (end - begin) / cells / NS
+    due = pacer.due(before + end) - pacer.due(before + begin)
+    assert abs(due - integral) <= 2 + 1e-5 * integral + 1e-6 * table
+
+
 def test_sine_swings_between_its_ends():
     """A sine begins at its first rate and reaches the other after half a period."""
     pacer = Sine(100, 1100, 10 * NS, 60 * NS)

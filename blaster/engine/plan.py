@@ -8,7 +8,6 @@ all workers together are evenly spaced, and the bytes do not depend on the numbe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -197,19 +196,10 @@ class Plan:
         return "the warm-up is being sought" if self.scenario.warmup.auto else None
 
     def rate_at(self, elapsed_ns: int) -> int:
-        """The rate of the schedule at that moment, in whole spans a second, at least 1."""
-        begin = 0
-        for stage in self.scenario.stages:
-            if elapsed_ns < begin + stage.duration_ns or stage is self.scenario.stages[-1]:
-                break
-            begin += stage.duration_ns
-        low, high = stage.start_rate or 0, stage.end_rate or 0
-        if stage.period_ns is not None:
-            phase = 2 * math.pi * (elapsed_ns - begin) / stage.period_ns
-            rate = (low + high) / 2 - (high - low) / 2 * math.cos(phase)
-        else:
-            rate = low + (high - low) * min(1.0, (elapsed_ns - begin) / stage.duration_ns)
-        return max(1, round(rate))
+        """The rate of the schedule at that moment, in whole spans a second, at least 1.
+        Not for a closed loop."""
+        assert self.pacer is not None
+        return max(1, round(self.pacer.rate(elapsed_ns)))
 
     def held(self, holds: Sequence[Hold]) -> Plan:
         """This plan with the holds put in: the stage in which one begins is longer by it, and the

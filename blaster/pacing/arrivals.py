@@ -28,6 +28,9 @@ class Bursts:
     def due(self, elapsed_ns: int) -> int:
         return min(self.total, -(-self._inner.due(elapsed_ns) // self._group) * self._group)
 
+    def rate(self, elapsed_ns: int) -> float:
+        return self._inner.rate(elapsed_ns)
+
 
 class Poisson:
     """Arrivals of ``group`` spans each, a Poisson process with the rate of ``inner``.
@@ -75,6 +78,9 @@ class Poisson:
                     return number * BLOCK * self._group
             else:
                 return min(self.total, (number * BLOCK + arrived) * self._group)
+
+    def rate(self, elapsed_ns: int) -> float:
+        return self._inner.rate(elapsed_ns)
 
     def _block(self, number: int) -> Int64:
         """The times of the arrivals of one block, ascending."""

@@ -44,6 +44,9 @@ class _Part:
             return 0
         return min(self.total, self._inner.due(self._begin + elapsed_ns) - self._first)
 
+    def rate(self, elapsed_ns: int) -> float:
+        return self._inner.rate(self._begin + min(max(elapsed_ns, 0), self.duration_ns))
+
 
 def held(inner: Pacer, holds: Sequence[Hold]) -> Pacer:
     """``inner`` with the holds, ascending and apart, put into it."""

@@ -7,6 +7,7 @@ reaches n: a·t + (b - a)·t²/(2T) = n. A sine is the same with its own integra
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
@@ -33,24 +34,30 @@ class Pacer(Protocol):
     def due(self, elapsed_ns: int) -> int:
         """How many spans are due by then: those with times(n) ≤ elapsed_ns."""
 
+    def rate(self, elapsed_ns: int) -> float:
+        """Spans per second at that moment; outside the duration, those at its nearer end."""
+
 
 class Steady:
     """``rate`` spans a second for ``duration_ns``."""
 
     def __init__(self, rate: int, duration_ns: int) -> None:
-        self.rate, self.duration_ns = rate, duration_ns
+        self._rate, self.duration_ns = rate, duration_ns
         self.total = rate * duration_ns // NS
 
     def times(self, n: Int64) -> Int64:
-        seconds, rest = np.divmod(n, self.rate)
-        times: Int64 = seconds * NS + rest * NS // self.rate
+        seconds, rest = np.divmod(n, self._rate)
+        times: Int64 = seconds * NS + rest * NS // self._rate
         return times
 
     def due(self, elapsed_ns: int) -> int:
         if elapsed_ns < 0:
             return 0
         # n·10⁹ // rate ≤ t  ⇔  n·10⁹ < (t + 1)·rate
-        return min(self.total, ((elapsed_ns + 1) * self.rate - 1) // NS + 1)
+        return min(self.total, ((elapsed_ns + 1) * self._rate - 1) // NS + 1)
+
+    def rate(self, elapsed_ns: int) -> float:
+        return float(self._rate)
 
 
 class Ramp:
@@ -77,6 +84,10 @@ class Ramp:
         slope = (self.end_rate - self.start_rate) / (self.duration_ns / NS)
         guess = int(self.start_rate * t + slope * t * t / 2)
         return _settled(self, guess, elapsed_ns)
+
+    def rate(self, elapsed_ns: int) -> float:
+        share = min(max(elapsed_ns, 0) / self.duration_ns, 1.0)
+        return self.start_rate + (self.end_rate - self.start_rate) * share
 
 
 class Sine:
@@ -125,6 +136,10 @@ class Sine:
         guess = int(self._integral(min(elapsed_ns, self.duration_ns)))
         return _settled(self, guess, elapsed_ns)
 
+    def rate(self, elapsed_ns: int) -> float:
+        turn = 2 * math.pi * min(max(elapsed_ns, 0), self.duration_ns) / self.period_ns
+        return (self.low + self.high) / 2 - (self.high - self.low) / 2 * math.cos(turn)
+
 
 class Stages:
     """Pacers one after another."""
@@ -154,6 +169,10 @@ class Stages:
         if index >= len(self._parts):
             return self.total
         return self._firsts[index] + self._parts[index].due(elapsed_ns - self._starts[index])
+
+    def rate(self, elapsed_ns: int) -> float:
+        index = bisect_right(self._starts, max(elapsed_ns, 0), hi=len(self._parts)) - 1
+        return self._parts[index].rate(elapsed_ns - self._starts[index])
 
 
 def _settled(pacer: Pacer, guess: int, elapsed_ns: int) -> int:
