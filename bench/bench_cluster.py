@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from common import cpu_seconds, interleaved, parse, report
 
+from blaster.cluster.ledger_delta import LedgerDelta
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Report, frame, from_host
-from blaster.cluster.words import Told
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.job.options import RunOptions
@@ -53,7 +53,7 @@ def frames(requests: int, seconds: int, seed: int) -> list[bytes]:
     """The reports of a host in so many seconds with so many requests in each."""
     random, plan = np.random.default_rng(seed), plan_of(WORKERS)
     ledger = Ledger(WORKERS, plan.segments)
-    told = Told(ledger, plan.segments, 0)
+    delta = LedgerDelta(ledger, plan.segments, 0)
     said = []
     for second in range(1, seconds + 1):
         for slab in ledger.slabs:
@@ -67,7 +67,7 @@ def frames(requests: int, seconds: int, seed: int) -> list[bytes]:
             slab.record(outcomes, 0, closed_loop=False)
         sent = [slab.sent_requests for slab in ledger.slabs]
         none = [0, 0, 0]
-        words = told.change()
+        words = delta.change()
         said.append(frame(Report(second * 10**9, words, sent, none, none, 1.0, 100.0, 10**8, [])))
     return said
 

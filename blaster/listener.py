@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from blaster.engine.control import Control, Progress
+from blaster.engine.outcome_log import OutcomeLog
 from blaster.engine.plan import Plan
-from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration, Results
 from blaster.measure.hdr import Latencies
 
@@ -18,7 +18,7 @@ class Listener:
         return None
 
     @property
-    def outcomes(self) -> Recorder | None:
+    def outcomes(self) -> OutcomeLog | None:
         """Where to keep every Outcome."""
         return None
 
@@ -51,7 +51,7 @@ class Listeners(Listener):
         return next((one.control for one in self._listeners if one.control is not None), None)
 
     @property
-    def outcomes(self) -> Recorder | None:
+    def outcomes(self) -> OutcomeLog | None:
         return next((one.outcomes for one in self._listeners if one.outcomes is not None), None)
 
     @property

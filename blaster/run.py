@@ -118,7 +118,7 @@ def _sender(
             target=target,
             on_progress=on_progress,
             keep_intervals=listener.wants_latencies,
-            recorder=listener.outcomes,
+            outcome_log=listener.outcomes,
         )
     make = factory(job.settings)
     if listener.outcomes is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from blaster.cluster.cluster import Cluster
-from blaster.engine.recorder import Recorder
+from blaster.engine.outcome_log import OutcomeLog
 from blaster.engine.results import Results
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.errors import BlasterError
@@ -114,15 +114,15 @@ class Trials:
         return overload, trial
 
     def _run(self, stages: Sequence[Stage], batch: int) -> tuple[Results, Outcomes]:
-        with Recorder() as recorder:
+        with OutcomeLog() as outcome_log:
             results = run(
                 self._job.offering(stages, batch),
                 self._signals,
-                OutcomeListener(recorder),
+                OutcomeListener(outcome_log),
                 cluster=self._cluster,
             )
             self._signals.on_stop = None  # a signal between two trials ends the search
-            outcomes = recorder.outcomes()
+            outcomes = outcome_log.outcomes()
         check_finished(results)
         return results, outcomes
 
@@ -130,12 +130,12 @@ class Trials:
 class OutcomeListener(Listener):
     """Has every Outcome of a run kept."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, outcome_log: OutcomeLog) -> None:
+        self._outcome_log = outcome_log
 
     @property
-    def outcomes(self) -> Recorder:
-        return self._recorder
+    def outcomes(self) -> OutcomeLog:
+        return self._outcome_log
 
 
 def recovery_s(outcomes: Outcomes, end_ns: int, band_ms: float) -> float | None:

@@ -20,7 +20,7 @@ from support.hosts import DaskCluster, Network, Program, on_loopback, why_no_nam
 
 from blaster import __version__
 from blaster.cluster.joined import joined
-from blaster.engine.recorder import Recorder
+from blaster.engine.outcome_log import OutcomeLog
 from blaster.engine.signals import StopSignals
 from blaster.job.options import RunOptions
 from blaster.job.resolution import resolve
@@ -335,14 +335,14 @@ def test_check_says_what_each_host_has(loopback: DaskCluster) -> None:
 
 def test_a_trial_of_a_cluster_has_all_outcomes(loopback: DaskCluster) -> None:
     """The input of a capacity search: the hosts' Outcomes, by the parent's clock, in one array."""
-    with EmbeddedSink() as sink, Recorder() as recorder, StopSignals() as signals:
+    with EmbeddedSink() as sink, OutcomeLog() as outcome_log, StopSignals() as signals:
         options = RunOptions(
             rate="1000", duration="1s", batch=10, endpoint=sink.endpoint, environ={}
         )
         with joined(loopback.url, None, "stop") as members:
             job = resolve(options, members)
-            found = run(job, signals, OutcomeListener(recorder), cluster=members)
-        outcomes = recorder.outcomes()
+            found = run(job, signals, OutcomeListener(outcome_log), cluster=members)
+        outcomes = outcome_log.outcomes()
     assert len(outcomes) == found.requests.sent == 100
     assert outcomes["spans"].sum() == found.spans.accepted == 1000
     steps = np.diff(outcomes["scheduled"])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from blaster.cluster.about import About, check_same, here
 from blaster.cluster.cluster import Cluster, Member
+from blaster.cluster.ledger_delta import LedgerDelta, Sum, latencies, pack, unpack
 from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Final, Order, Report, Sealed
-from blaster.cluster.words import Sum, Told, latencies, pack, unpack
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Plan
 from blaster.engine.results import Clock, Configuration
@@ -162,14 +162,14 @@ def test_changes_add_up_over_time() -> None:
     change holds the latencies of its interval."""
     plan, random = plan_of(), np.random.default_rng(1)
     ledger = Ledger(WORKERS, plan.segments)
-    told = Told(ledger, plan.segments, 0)
+    delta = LedgerDelta(ledger, plan.segments, 0)
     total = Sum(len(ledger.slabs[0].all_words))
     counted = 0
     for _ in range(40):
         for worker in range(WORKERS):
             made = outcomes_of(part_plan(plan, 0), worker, random)[:10]
             record(ledger, worker, made)
-        places, values = unpack(told.change(), len(ledger.slabs[0].all_words))
+        places, values = unpack(delta.change(), len(ledger.slabs[0].all_words))
         total.add(places, values)
         counted += latencies(places, values)[0].count
     whole = Ledger(1, plan.segments)
@@ -190,10 +190,10 @@ def merged_run(plan: Plan) -> tuple[ClusterRun, Merged]:
     return run, Merged(run)
 
 
-def report_of(told: Told, ledger: Ledger, second: int) -> Report:
+def report_of(delta: LedgerDelta, ledger: Ledger, second: int) -> Report:
     sent = [slab.sent_requests for slab in ledger.slabs]
     none = [0, 0, 0]
-    return Report(second * SECOND, told.change(), sent, none, none, 0.1, 10.0, 1, [])
+    return Report(second * SECOND, delta.change(), sent, none, none, 0.1, 10.0, 1, [])
 
 
 def test_four_hosts_are_one() -> None:
@@ -209,7 +209,7 @@ def test_four_hosts_are_one() -> None:
         for host in range(HOSTS)
         for worker in range(WORKERS)
     }
-    told = [Told(ledger, plan.segments, 0) for ledger in ledgers]
+    deltas = [LedgerDelta(ledger, plan.segments, 0) for ledger in ledgers]
     accepted = []
     for second in range(1, 5):
         for (host, worker), outcomes in dealt.items():
@@ -218,7 +218,7 @@ def test_four_hosts_are_one() -> None:
             record(single, worker * HOSTS + host, outcomes[at == second - 1])
         for host in (3, 1, 0, 2):
             assert [point.accepted for point in merged.points()] == []
-            merged.take(run.parts[host], report_of(told[host], ledgers[host], second))
+            merged.take(run.parts[host], report_of(deltas[host], ledgers[host], second))
         accepted += [point.accepted for point in merged.points()]
     for part, ledger in zip(run.parts, ledgers, strict=True):
         part_run = closed(part_plan(plan, part.number), ledger)
@@ -250,7 +250,7 @@ def final_of(run, ledger: Ledger) -> Final:  # type: ignore[no-untyped-def]
     from blaster.cluster.host import figures_of
 
     return Final(
-        words=Told(ledger, run.plan.segments, 0).all_words(),
+        words=LedgerDelta(ledger, run.plan.segments, 0).all_words(),
         sent=[sent for _, sent in run.sent()],
         violations=run.violations.tolist(),
         own_violations=run.own_violations.tolist(),
@@ -276,7 +276,7 @@ def test_a_lost_host_is_accounted_for(reported: int) -> None:
     run, merged = merged_run(plan)
     for host in range(HOSTS):
         ledger = Ledger(WORKERS, plan.segments)
-        told = Told(ledger, plan.segments, 0)
+        delta = LedgerDelta(ledger, plan.segments, 0)
         lost = host == 2
         for second in range(1, (reported if lost else 4) + 1):
             for worker in range(WORKERS):
@@ -284,7 +284,7 @@ def test_a_lost_host_is_accounted_for(reported: int) -> None:
                 made = made[made["scheduled"] // SECOND == second - 1]
                 made["status"], made["rejected"] = Status.OK, 0
                 record(ledger, worker, made)
-            merged.take(run.parts[host], report_of(told, ledger, second))
+            merged.take(run.parts[host], report_of(delta, ledger, second))
         if lost:
             run.parts[host].lease_ns = 3 * SECOND
             run.parts[host].lost = LostHost("host2", "was not heard of")

@@ -18,8 +18,8 @@ from blaster.cluster.conductor import Conductor, Link
 from blaster.cluster.merged import Part
 from blaster.cluster.messages import Order
 from blaster.engine.control import Progress
+from blaster.engine.outcome_log import OutcomeLog
 from blaster.engine.plan import Plan
-from blaster.engine.recorder import Recorder
 from blaster.engine.results import Configuration
 from blaster.engine.signals import StopSignals
 from blaster.errors import BlasterError, UsageError
@@ -97,7 +97,7 @@ class Cluster:
         target: Sampler | None,
         on_progress: Callable[[Progress], str | None] | None,
         keep_intervals: bool,
-        recorder: Recorder | None,
+        outcome_log: OutcomeLog | None,
     ) -> Conductor:
         """What runs ``plan``, whose workers are those of all hosts."""
         hosts = len(self.members)
@@ -105,7 +105,7 @@ class Cluster:
             plan=replace(plan, workers=plan.workers // hosts, hosts=hosts),
             settings=settings,
             configuration=configuration_of(configuration, hosts),
-            keep_outcomes=recorder is not None,
+            keep_outcomes=outcome_log is not None,
             files=_files(settings),
         )
         parts = [
@@ -122,7 +122,7 @@ class Cluster:
             target=target,
             on_progress=on_progress,
             keep_intervals=keep_intervals,
-            recorder=recorder,
+            outcome_log=outcome_log,
         )
 
     def ceilings(self, arguments: Sequence[str]) -> list[str]:

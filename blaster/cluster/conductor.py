@@ -24,7 +24,7 @@ from blaster.cluster.merged import ClusterRun, Merged, Part
 from blaster.cluster.messages import Failed, Final, FromHost, Order, Report, Sealed, from_host
 from blaster.engine.control import Progress
 from blaster.engine.ledger import Ledger
-from blaster.engine.recorder import Recorder
+from blaster.engine.outcome_log import OutcomeLog
 from blaster.engine.results import Clock
 from blaster.engine.run import LostHost
 from blaster.engine.runner import CONNECT_TIMEOUT_S
@@ -75,7 +75,7 @@ class Conductor:
     """Runs an Order once, on the hosts that ``links`` lead to, as a Runner runs a plan.
 
     ``parts``: the hosts, in the order of their numbers, which are the plan's. ``loop`` runs in a
-    thread of its own. ``stop_on_loss``: a lost host ends the run. ``recorder`` is given all
+    thread of its own. ``stop_on_loss``: a lost host ends the run. ``outcome_log`` is given all
     Outcomes, where there is one.
     """
 
@@ -91,14 +91,14 @@ class Conductor:
         target: Sampler | None = None,
         on_progress: Callable[[Progress], str | None] | None = None,
         keep_intervals: bool = False,
-        recorder: Recorder | None = None,
+        outcome_log: OutcomeLog | None = None,
     ) -> None:
         self._order = order
         self._plan = replace(order.plan, workers=order.plan.workers * len(parts), host=0, hosts=1)
         self._parts, self._links, self._loop = parts, links, loop
         self._signals, self._stop_on_loss = signals, stop_on_loss
         self._target, self._on_progress = target, on_progress
-        self._keep_intervals, self._recorder = keep_intervals, recorder
+        self._keep_intervals, self._outcome_log = keep_intervals, outcome_log
         self._ledger = Ledger(1, self._plan.segments)
         self._heard: queue.SimpleQueue[tuple[Part, FromHost | HostLost]] = queue.SimpleQueue()
 
@@ -251,8 +251,8 @@ class Conductor:
                 merged.take(part, message)
             elif isinstance(message, Final):
                 part.final = message
-                if self._recorder is not None:
-                    self._recorder.add(zlib.decompress(message.outcomes))
+                if self._outcome_log is not None:
+                    self._outcome_log.add(zlib.decompress(message.outcomes))
                 if message.expired and not self._ledger.stopped_ns:
                     run.aborted = f"host {part.name} did not hear from here for too long"
                     self._ledger.stop()

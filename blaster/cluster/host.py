@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from blaster.cluster.ledger_delta import LedgerDelta
 from blaster.cluster.messages import (
     Begin,
     Failed,
@@ -35,10 +36,9 @@ from blaster.cluster.messages import (
     length_of,
     to_host,
 )
-from blaster.cluster.words import Told
 from blaster.engine.control import Progress
 from blaster.engine.ledger import Ledger
-from blaster.engine.recorder import Recorder
+from blaster.engine.outcome_log import OutcomeLog
 from blaster.engine.results import HostFigures, Results
 from blaster.engine.run import Run
 from blaster.engine.runner import Runner
@@ -91,14 +91,14 @@ class Pipes:
 
 
 class HostRun:
-    """One host's part of a run; a Steering and what is told of the intervals."""
+    """One host's part of a run; a Steering that reports its intervals."""
 
     def __init__(self, pipes: Pipes, begin: Begin, order: Order, signals: StopSignals) -> None:
         self._pipes, self._begin, self._signals = pipes, begin, signals
         self._order = order
         self._plan = replace(self._order.plan, host=begin.number)
         self.epoch_ns = begin.epoch_ns
-        self._told: Told | None = None
+        self._delta: LedgerDelta | None = None
         self._expired = False
 
     def run(self) -> None:
@@ -108,16 +108,16 @@ class HostRun:
         if otlp.transport != "null":
             probe(otlp)
         make = factory(order.settings)
-        with _recorder(order) as recorder:
+        with _outcome_log(order) as outcome_log:
             record = Runner(
                 self._plan,
-                make if recorder is None else recorder.wrap(make),
+                make if outcome_log is None else outcome_log.wrap(make),
                 timeout_s=otlp.timeout_s,
                 signals=self._signals,
                 on_progress=self._report,
                 steering=self,
             ).run()
-            outcomes = b"" if recorder is None else self._packed(recorder.outcomes())
+            outcomes = b"" if outcome_log is None else self._packed(outcome_log.outcomes())
         self._final(record, outcomes)
 
     def start(self, ledger: Ledger) -> int:
@@ -145,9 +145,9 @@ class HostRun:
 
     def _report(self, progress: Progress) -> str | None:
         run, point = progress.run, progress.point
-        if self._told is None:
-            self._told = Told(run.ledger, run.plan.segments, run.start_ns)
-        words = self._told.change()
+        if self._delta is None:
+            self._delta = LedgerDelta(run.ledger, run.plan.segments, run.start_ns)
+        words = self._delta.change()
         sent = [sent for _, sent in run.sent()]
         # Read after the words: of no request less is known here than there.
         violations, own = self._violations(run, sent)
@@ -183,12 +183,12 @@ class HostRun:
         return zlib.compress(ours.tobytes(), 1)
 
     def _final(self, run: Run, outcomes: bytes) -> None:
-        told = Told(run.ledger, run.plan.segments, run.start_ns)
+        delta = LedgerDelta(run.ledger, run.plan.segments, run.start_ns)
         results = results_of(run, self._order.configuration, None)
         otlp = self._order.settings.otlp
         self._pipes.say(
             Final(
-                words=told.all_words(),
+                words=delta.all_words(),
                 sent=[sent for _, sent in run.sent()],
                 violations=run.violations.tolist(),
                 own_violations=run.own_violations.tolist(),
@@ -222,12 +222,12 @@ def figures_of(results: Results) -> HostFigures:
 
 
 @contextlib.contextmanager
-def _recorder(order: Order) -> Iterator[Recorder | None]:
+def _outcome_log(order: Order) -> Iterator[OutcomeLog | None]:
     if not order.keep_outcomes:
         yield None
         return
-    with Recorder() as recorder:
-        yield recorder
+    with OutcomeLog() as outcome_log:
+        yield outcome_log
 
 
 def _pair(share: Share | None) -> tuple[float, float] | None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from blaster.cluster.host import figures_of
+from blaster.cluster.ledger_delta import Sum, latencies, unpack
 from blaster.cluster.messages import Final, Order, Report
-from blaster.cluster.words import Sum, latencies, unpack
 from blaster.engine.due import DueSpans
 from blaster.engine.ledger import Ledger
 from blaster.engine.plan import Shard

@@ -100,7 +100,7 @@ class Failed(msgspec.Struct, tag=True):
 
 
 class Report(msgspec.Struct, tag=True):
-    """One interval. ``words``: how the ledger changed (see words.py); ``sent``: requests of each
+    """One interval. ``words``: a LedgerDelta; ``sent``: requests of each
     worker so far; ``violations``: of what was sent so far, and the workload's own."""
 
     elapsed_ns: int

@@ -1,4 +1,4 @@
-"""Recorder: keeps every Outcome of a run, for trials that are short and looked at closely."""
+"""OutcomeLog: every Outcome of a run, kept, for trials that are short and looked at closely."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from blaster.transport.base import OUTCOME, Outcomes, SendCounts, Transport, Tra
 from blaster.transport.wrapper import TransportWrapper
 
 
-class Recorder:
-    """Collects the Outcomes of all workers in a file without a name. A context manager.
+class OutcomeLog:
+    """The Outcomes of all workers in a file without a name. A context manager.
 
     Pass :meth:`wrap` to the run, then ask for :meth:`outcomes`. Some 56 bytes a request.
     """
@@ -25,19 +25,19 @@ class Recorder:
         self._file = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115 - see __exit__
 
     def wrap(self, make: TransportFactory) -> TransportFactory:
-        """A function that makes what ``make`` makes, but recorded."""
+        """Return a factory of what ``make`` makes, whose Outcomes are logged."""
 
-        def recorded(counts: SendCounts, stop: Int64) -> Transport:
-            return _Recorded(make(counts, stop), self._file.fileno())
+        def logged(counts: SendCounts, stop: Int64) -> Transport:
+            return _Logged(make(counts, stop), self._file.fileno())
 
-        return recorded
+        return logged
 
     def add(self, outcomes: bytes) -> None:
-        """Adds Outcomes (the bytes of an array of dtype OUTCOME) that were recorded elsewhere."""
+        """Add Outcomes (the bytes of an array of dtype OUTCOME) that were logged elsewhere."""
         os.write(self._file.fileno(), outcomes)
 
     def outcomes(self) -> Outcomes:
-        """All Outcomes so far (dtype OUTCOME), in order of their scheduled times."""
+        """Return all Outcomes so far (dtype OUTCOME), in order of their scheduled times."""
         size = os.fstat(self._file.fileno()).st_size // OUTCOME.itemsize * OUTCOME.itemsize
         found = np.frombuffer(os.pread(self._file.fileno(), size, 0), OUTCOME)
         return found[np.argsort(found["scheduled"], kind="stable")]
@@ -54,8 +54,8 @@ class Recorder:
         self._file.close()
 
 
-class _Recorded(TransportWrapper):
-    """A Transport that passes everything on, and writes the Outcomes down on their way."""
+class _Logged(TransportWrapper):
+    """A Transport that passes everything on and logs the Outcomes on their way."""
 
     def __init__(self, transport: Transport, file: int) -> None:
         super().__init__(transport)

@@ -1,7 +1,7 @@
-"""A slab's words as they travel: only those that are not zero, packed.
+"""LedgerDelta: a slab's words as they travel between hosts: only those that changed, packed.
 
-What a host reports once a second is how its words changed, with the histograms made coarse: some
-hundred buckets, however many requests there were. At its end it sends all of them, as they are.
+Once a second a host reports how its words changed, with the histograms made coarse: some hundred
+buckets, however many requests there were. At its end it sends all of them, as they are.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BYTES_EACH = 12  # four of the distance to the word before, eight of the value
 
 
 def pack(places: Int64, values: Int64) -> bytes:
-    """Words ``values`` (int64) at ``places`` (int64, ascending)."""
+    """Pack words ``values`` (int64) at ``places`` (int64, ascending)."""
     steps = np.diff(places, prepend=0).astype("<u4")
     return zlib.compress(steps.tobytes() + values.astype("<i8").tobytes(), 1)
 
 
 def unpack(data: bytes, length: int) -> tuple[Int64, Int64]:
-    """The places and values again; ValueError for what are no words of a slab so long."""
+    """Return the places and values again; ValueError unless they are words of a slab so long."""
     machine = zlib.decompressobj()
     try:
         raw = machine.decompress(data, length * _BYTES_EACH + 1)
@@ -43,28 +43,28 @@ def unpack(data: bytes, length: int) -> tuple[Int64, Int64]:
     return places, values
 
 
-class Told:
-    """What a host's ledger says, and what of it was told already."""
+class LedgerDelta:
+    """The changes of a host's ledger since they were last reported."""
 
     def __init__(self, ledger: Ledger, segments: Segments, start_ns: int) -> None:
         self._ledger, self._start_ns = ledger, start_ns
         self._known = np.zeros(len(segments), np.int64)
         self._now = np.zeros(len(ledger.slabs[0].all_words), np.int64)
-        self._told = np.zeros_like(self._now)
+        self._reported = np.zeros_like(self._now)
 
     def change(self) -> bytes:
-        """How the words changed since the last call, histograms coarse; packed."""
+        """Return how the words changed since the last call, histograms coarse; packed."""
         places, values = [], []
         for part in self._changed():
-            difference = part.words - self._told[part.where]
+            difference = part.words - self._reported[part.where]
             found = np.flatnonzero(difference)
-            self._told[part.where] = part.words
+            self._reported[part.where] = part.words
             places.append(found + part.where.start)
             values.append(difference[found])
         return pack(np.concatenate(places), np.concatenate(values))
 
     def all_words(self) -> bytes:
-        """All words as they are; packed."""
+        """Return all words as they are; packed."""
         self._ledger.added(self._now, self._start_ns, np.full_like(self._known, -1))
         found = np.flatnonzero(self._now)
         return pack(found, self._now[found])
@@ -121,7 +121,7 @@ class Sum:
         self._pending: list[tuple[Int64, Int64]] = []
 
     def add(self, places: Int64, values: Int64) -> None:
-        """Adds a change."""
+        """Add a change."""
         self._pending.append((places, values))
         end = int(np.searchsorted(places, len(self.plain)))
         self.plain[places[:end]] += values[:end]
