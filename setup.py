@@ -45,7 +45,7 @@ def pkg_config(packages, what):
 
 NATIVE = ["native_module.c", "columns_type.c", "columns.c", "template_type.c", "stamp.c"]
 NATIVE += ["batches_type.c", "batches.c", "arrays.c"]
-NATIVE += ["scanner_type.c", "scan.c", "idset.c"]
+NATIVE += ["scanner_type.c", "scan.c", "json_scan.c", "idset.c"]
 NATIVE += ["digits_functions.c", "digits.c"]
 extensions = [extension("_native", NATIVE)]
 
@@ -56,7 +56,7 @@ if nghttp2 is not None:
     wire += ["wire_client.c", "wire_greeting.c", "wire_links.c", "wire_requests.c", "wire_conn.c"]
     wire += ["wire_output.c", "wire_input.c", "wire_response.c"]
     wire += ["wire_headers.c", "wire_answer.c"]
-    wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "idset.c"]
+    wire += ["wire_receiver_type.c", "wire_receiver.c", "scan.c", "json_scan.c", "idset.c"]
     wire += ["receiver_conn.c", "receiver_input.c", "receiver_frames.c", "receiver_messages.c"]
     wire += ["receiver_streams.c", "receiver_output.c", "receiver_head.c", "receiver_pool.c"]
     wire += ["receiver_capacity.c", "receiver_faults.c"]

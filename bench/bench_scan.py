@@ -3,24 +3,43 @@
 Spans of some 192 bytes with four string attributes, built by opentelemetry-proto; every span that
 is scanned has a fresh ID, and the set of IDs is larger than the caches. Beside it, over the same
 bytes in the same run: a plain copy, and what people do instead, opentelemetry-proto's FromString
-without even a look at the spans. Figures in spans per CPU-second. Target: 10 million.
+without even a look at the spans. The same in OTLP/JSON, as blaster writes it, against json.loads.
+Figures in spans per CPU-second. Targets: 10 million, and 2 million in JSON.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import random
+import re
 import statistics
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 from common import cpu_seconds, interleaved, parse, report
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from blaster._native import Scanner
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-TARGET = 10_000_000
+from support.stamping import stamp
+
+from blaster._native import Scanner
+from blaster.payload import flat
+from blaster.payload.columns import ColumnSource
+from blaster.payload.mix import Mix
+
+TARGET, JSON_TARGET = 10_000_000, 2_000_000
 SIZES = (100, 1000, 8000)
 CAPACITY = 1 << 24
 POOL_SPANS = 16_000
+
+IntArray = npt.NDArray[np.int64]
 
 
 def request(spans: int, ids: random.Random) -> bytes:
@@ -47,27 +66,54 @@ def request(spans: int, ids: random.Random) -> bytes:
     return message.SerializeToString()
 
 
-class Pool:
-    """Requests of ``size`` spans each, 3 MB in all, and the places of their IDs."""
+def json_request(spans: int) -> bytes:
+    """A request of flat's spans, as they are stamped in JSON."""
+    mix = Mix([flat.shape()], Fraction(1, 10), encoding="json")
+    columns = ColumnSource(1, mix).make(
+        np.zeros(1, np.int64), np.array([spans]), np.full(1, 1_700_000_000_000_000_000)
+    )
+    return stamp(mix.template, columns)[0]
 
-    def __init__(self, size: int, ids: random.Random) -> None:
+
+class Pool:
+    """Requests of ``size`` spans each, and the places of their IDs, the bytes of which are drawn
+    from ``alphabet``."""
+
+    def __init__(self, whole: bytes, size: int, places: IntArray, alphabet: bytes) -> None:
         count = POOL_SPANS // size
         self.spans = size * count
-        whole = request(size, ids)
         self.bytes_per_span = len(whole) / size
         self._bytes = np.frombuffer(whole * count, np.uint8).copy()
-        parsed = ExportTraceServiceRequest.FromString(whole).resource_spans[0].scope_spans[0].spans
-        starts = np.array([whole.index(span.trace_id) for span in parsed])
-        starts = (starts + len(whole) * np.arange(count)[:, None]).reshape(-1, 1)
-        # The trace ID, then tag and length of the span ID, then the span ID.
-        self._places = starts + np.r_[0:16, 18:26]
+        self._places = (places + len(whole) * np.arange(count)[:, None, None]).reshape(
+            -1, places.shape[1]
+        )
+        self._alphabet = np.frombuffer(alphabet, np.uint8)
         self._random = np.random.default_rng(1)
         view = memoryview(self._bytes)
         self.requests = [view[i * len(whole) : (i + 1) * len(whole)] for i in range(count)]
 
+    @classmethod
+    def protobuf(cls, size: int, ids: random.Random) -> Self:
+        whole = request(size, ids)
+        parsed = ExportTraceServiceRequest.FromString(whole).resource_spans[0].scope_spans[0].spans
+        starts = np.array([[whole.index(span.trace_id)] for span in parsed])
+        # The trace ID, then tag and length of the span ID, then the span ID.
+        return cls(whole, size, starts + np.r_[0:16, 18:26], bytes(range(256)))
+
+    @classmethod
+    def json(cls, size: int) -> Self:
+        whole = json_request(size)
+        trace_ids, span_ids = (
+            np.array([[found.end()] for found in re.finditer(name, whole)])
+            for name in (b'"traceId":"', b'"spanId":"')
+        )
+        places = np.hstack([trace_ids + np.arange(32), span_ids + np.arange(16)])
+        return cls(whole, size, places, b"0123456789abcdef")
+
     def freshen(self) -> None:
         """Gives every span a new ID."""
-        self._bytes[self._places] = self._random.integers(0, 256, self._places.shape, np.uint8)
+        drawn = self._random.integers(0, len(self._alphabet), self._places.shape, np.uint8)
+        self._bytes[self._places] = self._alphabet[drawn]
 
 
 def fill(scanner: Scanner, spans: int) -> None:
@@ -81,48 +127,65 @@ def fill(scanner: Scanner, spans: int) -> None:
         assert scanner.request(blocks) == 100_000
 
 
+def measure(
+    pool: Pool, others: dict[str, Callable[[bytes], object]], *, short: bool, as_json: bool = False
+) -> dict[str, list[float]]:
+    """Spans per CPU-second of the scan, of a copy, and of these others' reading."""
+    scanner = Scanner(capacity=CAPACITY)
+    fill(scanner, 500_000 if short else 2_000_000)
+    take = scanner.request_json if as_json else scanner.request
+
+    def scan() -> float:
+        seconds = 0.0
+        for _ in range(2 if short else 10):
+            pool.freshen()
+            seconds += cpu_seconds(lambda: [take(data) for data in pool.requests])
+        return pool.spans * (2 if short else 10) / seconds
+
+    def copy() -> float:
+        laps = range(5 if short else 20)
+        seconds = cpu_seconds(lambda: [len(bytes(d)) for _ in laps for d in pool.requests])
+        return pool.spans * len(laps) / seconds
+
+    def read(one: Callable[[bytes], object]) -> float:
+        return pool.spans / cpu_seconds(lambda: [one(bytes(d)) for d in pool.requests])
+
+    sides = {"scan": scan, "copy": copy}
+    sides |= {name: functools.partial(read, one) for name, one in others.items()}
+    got = interleaved(sides, 3 if short else 15)
+    counts = scanner.counts()
+    assert counts["duplicates"] == counts["malformed"] == counts["invalid"] == 0
+    assert counts["sampling"] == 1
+    return got
+
+
 def main() -> None:
     short = parse(__doc__).short
     ids = random.Random(1)
     figures: dict[str, list[float]] = {}
     ratios: dict[str, dict[str, float]] = {}
+    bytes_per_span: dict[str, float] = {}
     for size in SIZES:
-        pool = Pool(size, ids)
-        scanner = Scanner(capacity=CAPACITY)
-        fill(scanner, 500_000 if short else 2_000_000)
-
-        def scan(pool: Pool = pool, scanner: Scanner = scanner) -> float:
-            seconds = 0.0
-            for _ in range(2 if short else 10):
-                pool.freshen()
-                seconds += cpu_seconds(lambda: [scanner.request(data) for data in pool.requests])
-            return pool.spans * (2 if short else 10) / seconds
-
-        def copy(pool: Pool = pool) -> float:
-            laps = range(5 if short else 20)
-            seconds = cpu_seconds(lambda: [len(bytes(d)) for _ in laps for d in pool.requests])
-            return pool.spans * len(laps) / seconds
-
-        def parsed(pool: Pool = pool) -> float:
-            parse_one = ExportTraceServiceRequest.FromString
-            return pool.spans / cpu_seconds(lambda: [parse_one(bytes(d)) for d in pool.requests])
-
-        got = interleaved({"scan": scan, "copy": copy, "FromString": parsed}, 3 if short else 15)
-        counts = scanner.counts()
-        assert counts["duplicates"] == counts["malformed"] == counts["invalid"] == 0
-        assert counts["sampling"] == 1
-        medians = {side: statistics.median(values) for side, values in got.items()}
-        figures |= {f"{side} {size}": values for side, values in got.items()}
-        ratios[str(size)] = {
-            "scan/copy": medians["scan"] / medians["copy"],
-            "scan/FromString": medians["scan"] / medians["FromString"],
-            "scan/target": medians["scan"] / TARGET,
+        pools = {
+            str(size): (Pool.protobuf(size, ids), "FromString", TARGET),
+            f"JSON {size}": (Pool.json(size), "json.loads", JSON_TARGET),
         }
+        readers = {"FromString": ExportTraceServiceRequest.FromString, "json.loads": json.loads}
+        for name, (pool, other, target) in pools.items():
+            got = measure(pool, {other: readers[other]}, short=short, as_json=other == "json.loads")
+            scan, copied, parsed = (statistics.median(values) for values in got.values())
+            figures |= {f"{side} {name}": values for side, values in got.items()}
+            bytes_per_span[name] = pool.bytes_per_span
+            ratios[name] = {
+                "scan/copy": scan / copied,
+                f"scan/{other}": scan / parsed,
+                "scan/target": scan / target,
+            }
     report(
         "scan",
         figures,
         unit="spans per CPU-second, by spans a request",
-        bytes_per_span=pool.bytes_per_span,
+        bytes_per_span=bytes_per_span,
         ratios=ratios,
     )
 

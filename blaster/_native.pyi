@@ -130,8 +130,12 @@ class Scanner:
     def request(self, data: Buffer, /) -> int:
         """Scans one ExportTraceServiceRequest; its number of spans, or -1 when malformed."""
 
-    def partly(self, data: Buffer, share: int, random: int, /) -> tuple[int, int]:
-        """As ``request``, but a share (of 2**32) of the spans, the last, does not count.
+    def request_json(self, data: Buffer, /) -> int:
+        """As ``request``, for the message in OTLP/JSON; native/json_scan.c says what that is."""
+
+    def partly(self, data: Buffer, json: bool, share: int, random: int, /) -> tuple[int, int]:
+        """As ``request`` or ``request_json``, but a share (of 2**32) of the spans, the last, does
+        not count.
 
         It is rounded up or down as ``random`` (below 2**32) has it. Returns (spans, rejected).
         """

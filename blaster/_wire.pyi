@@ -91,8 +91,9 @@ class Receiver:
     def take(self) -> tuple[bytes, int]:
         """As Scanner.take: the spans that were kept. Any thread may ask; empty once closed."""
 
-    def scan(self, data: Buffer, share: int, random: int, /) -> tuple[int, int]:
-        """Scans a message that came another way: (spans, rejected); spans -1: it is malformed.
+    def scan(self, data: Buffer, json: bool, share: int, random: int, /) -> tuple[int, int]:
+        """Scans a message that came another way, in protobuf or in ``json``: (spans, rejected);
+        spans -1: it is malformed.
 
         Of a share (of 2**32) of its spans nothing counts; see Scanner.partly. Any thread may ask.
         Raises ValueError once closed, when nothing is scanned, and for a share above 1.

@@ -8,7 +8,8 @@
  */
 #include "scan.h"
 
-#include "idset.h"
+#include "json_scan.h"
+#include "tally.h"
 #include "utf8.h"
 #include "varint.h"
 
@@ -18,9 +19,6 @@
 #include <time.h>
 
 enum {
-    SLOW_NANOSECONDS = 500000000,
-    STATUS_CODE_ERROR = 2,
-    MOST_DEPTH = 100,     /* protobuf's limit on nesting */
     SPAN_DEPTH = 3,       /* ResourceSpans, ScopeSpans, Span */
     LEAST_SPAN_BYTES = 30 /* of a span with both IDs, its own tag and length included */
 };
@@ -66,14 +64,6 @@ static const uint8_t fields[MESSAGES][FIELDS] = {
     [LINK] = {[3] = STRING, [4] = KEY_VALUE},
 };
 
-/* A ring between the thread that scans and the one that takes. `head` and `tail` count what was
- * ever put in and taken out; each is written by one side. */
-struct kept {
-    struct scan_violation *ring;
-    uint64_t rules; /* written and read atomically, as the three below */
-    uint64_t head, tail, missed;
-};
-
 struct scanner {
     struct scan_counts counts;
     struct idset ids;
@@ -81,31 +71,6 @@ struct scanner {
     size_t fingerprint_room;
     struct kept kept;
 };
-
-/* What one request adds to the counts. */
-struct tally {
-    const struct idset *ids;
-    uint64_t *fingerprints;
-    size_t fingerprint_count;
-    uint64_t spans;
-    uint64_t invalid;
-    uint64_t violations[SCAN_RULES];
-    const struct kept *kept;
-    uint64_t watched;   /* rules */
-    uint64_t keep;      /* so many spans count, and */
-    uint64_t left_out;  /* ... these beyond them do not */
-    uint64_t put, full; /* spans put behind the ring's head, and those that found no room */
-};
-
-/* With memcpy, since not every compiler makes one load of eight shifts. */
-static inline uint64_t load_fixed64(const uint8_t *p) {
-    uint64_t value;
-    memcpy(&value, p, sizeof value);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    value = __builtin_bswap64(value);
-#endif
-    return value;
-}
 
 static inline uint32_t load_fixed32(const uint8_t *p) {
     uint32_t value;
@@ -239,30 +204,6 @@ static const uint8_t *check_message(const uint8_t *p, const uint8_t *end, enum m
     return p;
 }
 
-/* Which of the keys that rules ask for a span has. */
-struct keys {
-    unsigned route;
-    unsigned token;
-};
-
-/* Whether ten bytes are those of `name`; two loads, where memcmp would be a call. */
-static inline unsigned ten_equal(const uint8_t *bytes, const char *name) {
-    uint64_t head, head_wanted;
-    uint16_t tail, tail_wanted;
-    memcpy(&head, bytes, 8);
-    memcpy(&tail, bytes + 8, 2);
-    memcpy(&head_wanted, name, 8);
-    memcpy(&tail_wanted, name + 8, 2);
-    return (unsigned)(head == head_wanted) & (unsigned)(tail == tail_wanted);
-}
-
-static inline void note_key(const uint8_t *key, size_t size, struct keys *keys) {
-    if (size == 10) {
-        keys->route |= ten_equal(key, "http.route");
-        keys->token |= ten_equal(key, "auth.token");
-    }
-}
-
 static const uint8_t *scan_attribute(const uint8_t *p, const uint8_t *end, struct keys *keys) {
     const uint8_t *key = NULL;
     size_t key_size = 0;
@@ -329,25 +270,6 @@ static const uint8_t *scan_status(const uint8_t *p, const uint8_t *end, uint32_t
         }
     }
     return p;
-}
-
-/* Puts the span behind the ring's head, where nobody sees it until the request proves well-formed.
- */
-static void keep(struct tally *tally, const uint8_t *trace_id, const uint8_t *span_id,
-                 uint64_t start, uint64_t end, uint64_t rules) {
-    const struct kept *kept = tally->kept;
-    uint64_t at = kept->head + tally->put;
-    if (at - __atomic_load_n(&kept->tail, __ATOMIC_ACQUIRE) >= SCAN_VIOLATIONS_ROOM) {
-        tally->full++;
-        return;
-    }
-    struct scan_violation *out = &kept->ring[at % SCAN_VIOLATIONS_ROOM];
-    memcpy(out->trace_id, trace_id, sizeof out->trace_id);
-    memcpy(out->span_id, span_id, sizeof out->span_id);
-    out->start = start;
-    out->end = end;
-    out->rules = rules;
-    tally->put++;
 }
 
 static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tally *tally) {
@@ -445,28 +367,14 @@ static const uint8_t *scan_span(const uint8_t *p, const uint8_t *end, struct tal
         }
     }
 
-    if (tally->spans == tally->keep) {
-        tally->left_out++;
-        return p;
-    }
-    tally->spans++;
-    bool valid = trace_id_size == 16 && span_id_size == 8 &&
-                 (load_fixed64(trace_id) | load_fixed64(trace_id + 8)) != 0 &&
-                 load_fixed64(span_id) != 0;
-    if (!valid)
-        tally->invalid++;
-    else
-        tally->fingerprints[tally->fingerprint_count++] =
-            idset_fingerprint(tally->ids, trace_id, span_id);
-    /* An end before its start is no slow span. */
-    unsigned slow = finish > start && finish - start > SLOW_NANOSECONDS;
-    unsigned error = code == STATUS_CODE_ERROR, missing = keys.route && !keys.token;
-    tally->violations[SCAN_SLOW] += slow;
-    tally->violations[SCAN_ERROR] += error;
-    tally->violations[SCAN_MISSING_AUTH] += missing;
-    uint64_t broken = slow << SCAN_SLOW | error << SCAN_ERROR | missing << SCAN_MISSING_AUTH;
-    if (broken & tally->watched && valid)
-        keep(tally, trace_id, span_id, start, finish, broken & tally->watched);
+    tally_span(tally, &(struct span){.trace_id = trace_id,
+                                     .span_id = span_id,
+                                     .trace_id_size = trace_id_size,
+                                     .span_id_size = span_id_size,
+                                     .start = start,
+                                     .end = finish,
+                                     .code = code,
+                                     .keys = keys});
     return p;
 }
 
@@ -558,9 +466,8 @@ void scanner_free(struct scanner *scanner) {
     free(scanner);
 }
 
-/* Room for the fingerprints of as many spans as fit into a request of this length. */
-static int reserve(struct scanner *scanner, size_t length) {
-    size_t most = length / LEAST_SPAN_BYTES;
+/* Room for the fingerprints of so many spans. */
+static int reserve(struct scanner *scanner, size_t most) {
     if (most <= scanner->fingerprint_room)
         return 0;
     uint64_t *larger = realloc(scanner->fingerprints, most * sizeof *larger);
@@ -571,14 +478,21 @@ static int reserve(struct scanner *scanner, size_t length) {
     return 0;
 }
 
+static bool read_request(enum scan_encoding encoding, const uint8_t *data, size_t length,
+                         struct tally *tally) {
+    if (length > INT32_MAX) /* protobuf's limit */
+        return false;
+    if (encoding == SCAN_JSON)
+        return json_scan(data, length, tally);
+    return length == 0 || scan_export_request(data, data + length, tally) != NULL;
+}
+
 /* Scans a request and counts its first `keep` spans; returns how many that were. */
-static int64_t scan(struct scanner *scanner, const uint8_t *data, size_t length, uint64_t keep) {
+static int64_t scan(struct scanner *scanner, enum scan_encoding encoding, const uint8_t *data,
+                    size_t length, uint64_t keep) {
     struct scan_counts *counts = &scanner->counts;
-    if (length > INT32_MAX) { /* protobuf's limit */
-        counts->malformed++;
-        return SCAN_MALFORMED;
-    }
-    if (reserve(scanner, length) < 0)
+    if (reserve(scanner,
+                length / (encoding == SCAN_JSON ? LEAST_JSON_SPAN_BYTES : LEAST_SPAN_BYTES)) < 0)
         return SCAN_NO_MEMORY;
     struct kept *kept = &scanner->kept;
     struct tally tally = {.ids = &scanner->ids,
@@ -586,7 +500,7 @@ static int64_t scan(struct scanner *scanner, const uint8_t *data, size_t length,
                           .kept = kept,
                           .keep = keep,
                           .watched = __atomic_load_n(&kept->rules, __ATOMIC_RELAXED)};
-    if (length != 0 && scan_export_request(data, data + length, &tally) == NULL) {
+    if (!read_request(encoding, data, length, &tally)) {
         counts->malformed++;
         return SCAN_MALFORMED;
     }
@@ -604,19 +518,23 @@ static int64_t scan(struct scanner *scanner, const uint8_t *data, size_t length,
     return (int64_t)tally.spans;
 }
 
-int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length) {
-    return scan(scanner, data, length, UINT64_MAX);
+int64_t scanner_request(struct scanner *scanner, enum scan_encoding encoding, const uint8_t *data,
+                        size_t length) {
+    return scan(scanner, encoding, data, length, UINT64_MAX);
 }
 
-int64_t scanner_request_partly(struct scanner *scanner, const uint8_t *data, size_t length,
-                               uint64_t share, uint32_t random, int64_t *rejected) {
+int64_t scanner_request_partly(struct scanner *scanner, enum scan_encoding encoding,
+                               const uint8_t *data, size_t length, uint64_t share, uint32_t random,
+                               int64_t *rejected) {
     struct tally all = {.keep = 0};
     *rejected = 0;
-    if (length > INT32_MAX || scan_export_request(data, data + length, &all) == NULL)
-        return scan(scanner, data, length, 0); /* which says so, and counts it */
+    if (share == 0)
+        return scan(scanner, encoding, data, length, UINT64_MAX);
+    if (!read_request(encoding, data, length, &all))
+        return scan(scanner, encoding, data, length, 0); /* which says so, and counts it */
     uint64_t most = (all.left_out * share + random) >> 32;
     *rejected = (int64_t)(most < all.left_out ? most : all.left_out);
-    int64_t kept = scan(scanner, data, length, all.left_out - (uint64_t)*rejected);
+    int64_t kept = scan(scanner, encoding, data, length, all.left_out - (uint64_t)*rejected);
     return kept < 0 ? kept : kept + *rejected;
 }
 

@@ -14,7 +14,7 @@ enum { SCAN_SLOW, SCAN_ERROR, SCAN_MISSING_AUTH, SCAN_RULES };
 
 struct scan_counts {
     uint64_t requests;   /* well-formed requests */
-    uint64_t malformed;  /* requests that broke the wire format; nothing of them counts */
+    uint64_t malformed;  /* requests that broke their encoding; nothing of them counts */
     uint64_t bytes;      /* of the well-formed requests */
     uint64_t spans;      /* every span of every well-formed request, duplicates included */
     uint64_t duplicates; /* spans whose (trace ID, span ID) came before, of those checked */
@@ -42,16 +42,21 @@ void scanner_free(struct scanner *scanner);
 
 enum { SCAN_MALFORMED = -1, SCAN_NO_MEMORY = -2 };
 
+/* How a request is encoded: application/x-protobuf or application/json of OTLP. */
+enum scan_encoding { SCAN_PROTOBUF, SCAN_JSON };
+
 /* Scans one request and adds it to the counts. Returns its number of spans; SCAN_MALFORMED when the
  * bytes are not an ExportTraceServiceRequest (then only `malformed` grows); SCAN_NO_MEMORY when
  * memory is short (then no count grows). */
-int64_t scanner_request(struct scanner *scanner, const uint8_t *data, size_t length);
+int64_t scanner_request(struct scanner *scanner, enum scan_encoding encoding, const uint8_t *data,
+                        size_t length);
 
 /* As scanner_request, but of the spans that a share (of 2^32) asks for, rounded up or down as
  * `random` (below 2^32) has it, nothing counts: the last ones. Their number goes to *rejected; the
  * number of all spans is returned. */
-int64_t scanner_request_partly(struct scanner *scanner, const uint8_t *data, size_t length,
-                               uint64_t share, uint32_t random, int64_t *rejected);
+int64_t scanner_request_partly(struct scanner *scanner, enum scan_encoding encoding,
+                               const uint8_t *data, size_t length, uint64_t share, uint32_t random,
+                               int64_t *rejected);
 
 /* What was counted so far. */
 void scanner_counts(const struct scanner *scanner, struct scan_counts *out);

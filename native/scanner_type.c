@@ -53,40 +53,53 @@ static void lock(Scanner *self) {
     Py_END_ALLOW_THREADS;
 }
 
-static PyObject *scanner_type_request(Scanner *self, PyObject *data) {
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-        return NULL;
+/* Scans what `view` holds and releases it. */
+static int64_t scan(Scanner *self, enum scan_encoding encoding, Py_buffer *view,
+                    unsigned long long share, uint32_t random, int64_t *rejected) {
+    const uint8_t *data = view->buf;
+    size_t length = (size_t)view->len;
     int64_t spans;
     lock(self);
-    if (view.len < GIL_RELEASE_BYTES) {
-        spans = scanner_request(self->kernel, view.buf, (size_t)view.len);
+    if (length < GIL_RELEASE_BYTES) {
+        spans =
+            scanner_request_partly(self->kernel, encoding, data, length, share, random, rejected);
     } else {
         Py_BEGIN_ALLOW_THREADS;
-        spans = scanner_request(self->kernel, view.buf, (size_t)view.len);
+        spans =
+            scanner_request_partly(self->kernel, encoding, data, length, share, random, rejected);
         Py_END_ALLOW_THREADS;
     }
     PyThread_release_lock(self->lock);
-    PyBuffer_Release(&view);
-    if (spans == SCAN_NO_MEMORY)
-        return PyErr_NoMemory();
-    return PyLong_FromLongLong(spans);
+    PyBuffer_Release(view);
+    return spans;
+}
+
+static PyObject *scan_whole(Scanner *self, enum scan_encoding encoding, PyObject *data) {
+    Py_buffer view;
+    int64_t rejected;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    int64_t spans = scan(self, encoding, &view, 0, 0, &rejected);
+    return spans == SCAN_NO_MEMORY ? PyErr_NoMemory() : PyLong_FromLongLong(spans);
+}
+
+static PyObject *scanner_type_request(Scanner *self, PyObject *data) {
+    return scan_whole(self, SCAN_PROTOBUF, data);
+}
+
+static PyObject *scanner_type_request_json(Scanner *self, PyObject *data) {
+    return scan_whole(self, SCAN_JSON, data);
 }
 
 static PyObject *scanner_type_partly(Scanner *self, PyObject *args) {
     Py_buffer view;
+    int json;
     unsigned long long share, random;
-    int64_t spans, rejected;
-    if (!PyArg_ParseTuple(args, "y*KK:partly", &view, &share, &random))
+    int64_t rejected;
+    if (!PyArg_ParseTuple(args, "y*pKK:partly", &view, &json, &share, &random))
         return NULL;
-    lock(self);
-    Py_BEGIN_ALLOW_THREADS;
-    spans =
-        scanner_request_partly(self->kernel, view.buf, (size_t)view.len,
-                               share < SHARE_ALL ? share : SHARE_ALL, (uint32_t)random, &rejected);
-    Py_END_ALLOW_THREADS;
-    PyThread_release_lock(self->lock);
-    PyBuffer_Release(&view);
+    int64_t spans = scan(self, json ? SCAN_JSON : SCAN_PROTOBUF, &view,
+                         share < SHARE_ALL ? share : SHARE_ALL, (uint32_t)random, &rejected);
     if (spans == SCAN_NO_MEMORY)
         return PyErr_NoMemory();
     return Py_BuildValue("(LL)", (long long)spans, (long long)rejected);
@@ -142,9 +155,11 @@ static PyMethodDef scanner_methods[] = {
     {"request", (PyCFunction)scanner_type_request, METH_O,
      "request(data)\n--\n\nScans the bytes of one ExportTraceServiceRequest and adds it to the "
      "counts.\n\nReturns its number of spans, or -1 when it is malformed."},
+    {"request_json", (PyCFunction)scanner_type_request_json, METH_O,
+     "request_json(data)\n--\n\nAs request, for the message in OTLP/JSON."},
     {"partly", (PyCFunction)scanner_type_partly, METH_VARARGS,
-     "partly(data, share, random)\n--\n\nAs request, but a share (of 2**32) of the spans does "
-     "not count. Returns\n(spans, rejected)."},
+     "partly(data, json, share, random)\n--\n\nAs request or request_json, but a share (of "
+     "2**32) of the spans does not count.\nReturns (spans, rejected)."},
     {"counts", (PyCFunction)scanner_type_counts, METH_NOARGS,
      "counts()\n--\n\nWhat was counted so far, as one consistent dict."},
     {"watch", (PyCFunction)scanner_type_watch, METH_O,

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define UTF8_HIGH_BITS UINT64_C(0x8080808080808080)
+
 static inline uint64_t utf8_load(const uint8_t *p, size_t size) {
     uint64_t word = 0;
     memcpy(&word, p, size);
@@ -27,12 +29,16 @@ static inline bool utf8_is_ascii(const uint8_t *p, size_t size) {
         for (size_t i = 0; i < size; i++)
             bits |= p[i];
     }
-    return (bits & 0x8080808080808080u) == 0;
+    return (bits & UTF8_HIGH_BITS) == 0;
 }
 
 static inline bool utf8_is_valid_slowly(const uint8_t *p, size_t size) {
     const uint8_t *end = p + size;
     while (p < end) {
+        while (end - p >= 8 && (utf8_load(p, 8) & UTF8_HIGH_BITS) == 0)
+            p += 8;
+        if (p == end)
+            return true;
         const uint8_t lead = *p++;
         if (lead < 0x80)
             continue;

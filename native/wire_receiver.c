@@ -110,10 +110,10 @@ static struct grpc_answer take(struct receiver *receiver, const uint8_t *message
     }
     if (draw->fault.kind == FAULT_PARTIAL)
         spans =
-            scanner_request_partly(receiver->scanner, message, length, (uint64_t)draw->fault.low,
-                                   (uint32_t)draw->random, &rejected);
+            scanner_request_partly(receiver->scanner, SCAN_PROTOBUF, message, length,
+                                   (uint64_t)draw->fault.low, (uint32_t)draw->random, &rejected);
     else
-        spans = scanner_request(receiver->scanner, message, length);
+        spans = scanner_request(receiver->scanner, SCAN_PROTOBUF, message, length);
     if (spans >= 0) {
         int64_t at = capacity_take(&receiver->capacity, now, spans) + draw->delay;
         return (struct grpc_answer){GRPC_OK, NULL, at, draw, rejected};
@@ -613,15 +613,15 @@ size_t receiver_take(struct receiver *receiver, struct scan_violation *out, size
     return receiver->scanner != NULL ? scanner_take(receiver->scanner, out, most, missed) : 0;
 }
 
-int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length,
-                      uint64_t share, uint32_t random, int64_t *rejected) {
+int64_t receiver_scan(struct receiver *receiver, enum scan_encoding encoding,
+                      const uint8_t *message, size_t length, uint64_t share, uint32_t random,
+                      int64_t *rejected) {
     *rejected = 0;
     if (receiver->scanner == NULL)
         return SCAN_MALFORMED;
     pthread_mutex_lock(&receiver->mutex);
-    int64_t spans = share == 0 ? scanner_request(receiver->scanner, message, length)
-                               : scanner_request_partly(receiver->scanner, message, length, share,
-                                                        random, rejected);
+    int64_t spans = scanner_request_partly(receiver->scanner, encoding, message, length, share,
+                                           random, rejected);
     scanner_counts(receiver->scanner, &receiver->published.scan);
     receiver->published.sampling = scanner_sampling(receiver->scanner);
     pthread_mutex_unlock(&receiver->mutex);

@@ -61,11 +61,11 @@ void receiver_fault(struct receiver *receiver, uint64_t seed, const struct fault
 /* How often each was met; returns how many there are. */
 size_t receiver_fault_hits(struct receiver *receiver, uint64_t hits[FAULTS_MAX]);
 
-/* Scans a message that came another way, as scanner_request_partly does, or with a share of 0 as
- * scanner_request; it is in the counts when this returns. Any thread may ask. SCAN_MALFORMED when
- * the receiver does not scan. */
-int64_t receiver_scan(struct receiver *receiver, const uint8_t *message, size_t length,
-                      uint64_t share, uint32_t random, int64_t *rejected);
+/* Scans a message that came another way, as scanner_request_partly does; it is in the counts when
+ * this returns. Any thread may ask. SCAN_MALFORMED when the receiver does not scan. */
+int64_t receiver_scan(struct receiver *receiver, enum scan_encoding encoding,
+                      const uint8_t *message, size_t length, uint64_t share, uint32_t random,
+                      int64_t *rejected);
 
 /* What was counted so far, consistent in itself. Everything that was answered is in it. */
 void receiver_counts(struct receiver *receiver, struct receiver_counts *counts);

@@ -192,9 +192,10 @@ static PyObject *receiver_type_traffic(Receiver *self, PyObject *Py_UNUSED(ignor
 
 static PyObject *receiver_type_scan(Receiver *self, PyObject *args) {
     Py_buffer view;
+    int json;
     unsigned long long share, random;
     int64_t spans, rejected = 0;
-    if (!PyArg_ParseTuple(args, "y*KK:scan", &view, &share, &random))
+    if (!PyArg_ParseTuple(args, "y*pKK:scan", &view, &json, &share, &random))
         return NULL;
     if (self->kernel == NULL || !self->scans || share > 1ULL << 32) {
         PyBuffer_Release(&view);
@@ -202,8 +203,8 @@ static PyObject *receiver_type_scan(Receiver *self, PyObject *args) {
     }
     self->scanning++;
     Py_BEGIN_ALLOW_THREADS;
-    spans =
-        receiver_scan(self->kernel, view.buf, (size_t)view.len, share, (uint32_t)random, &rejected);
+    spans = receiver_scan(self->kernel, json ? SCAN_JSON : SCAN_PROTOBUF, view.buf,
+                          (size_t)view.len, share, (uint32_t)random, &rejected);
     Py_END_ALLOW_THREADS;
     self->scanning--;
     PyBuffer_Release(&view);
@@ -332,8 +333,9 @@ static PyMethodDef receiver_methods[] = {
      "calls\n"
      "refused with an error; bytes buffered for messages."},
     {"scan", (PyCFunction)receiver_type_scan, METH_VARARGS,
-     "scan(data, share, random)\n--\n\nScans a message that came another way; of a share (of "
-     "2**32) of its spans nothing\ncounts. Returns (spans, rejected); spans is -1 when it is "
+     "scan(data, json, share, random)\n--\n\nScans a message that came another way, in protobuf "
+     "or JSON; of a share (of 2**32) of its spans nothing\ncounts. Returns (spans, rejected); "
+     "spans is -1 when it is "
      "malformed. Any thread may ask."},
     {"fault", (PyCFunction)receiver_type_fault, METH_VARARGS,
      "fault(seed, rows)\n--\n\nFrom now on requests meet these faults. Any thread may ask."},

@@ -89,11 +89,9 @@ class GrpcReceiver:
         """What was counted so far."""
         return SinkCounts.from_scan(self._scanner.counts())
 
-    def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
+    def scan(self, data: bytes, json: bool, share: int, random: int) -> tuple[int, int]:
         """Scans a message that came another way: (spans, rejected); see Receiver in server."""
-        if share == 0:
-            return self._scanner.request(data), 0
-        return self._scanner.partly(data, share, random)
+        return self._scanner.partly(data, json, share, random)
 
     def set_faults(self, faults: Sequence[Fault], seed: int) -> None:
         """Replace the faults; their time begins with the next request."""
@@ -128,7 +126,7 @@ class GrpcReceiver:
             context.set_details("over capacity")
             return EMPTY_RESPONSE
         share = fault.low if fault is not None and kind == Kind.PARTIAL else 0
-        spans, rejected = self.scan(data, share, drawn.random & 0xFFFFFFFF)
+        spans, rejected = self._scanner.partly(data, False, share, drawn.random & 0xFFFFFFFF)
         if spans < 0:
             context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
             context.set_details("the message is not an ExportTraceServiceRequest")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blaster.otlp import response, status
-from blaster.otlp.json_reader import to_protobuf
 from blaster.otlp.response import PartialSuccess
 from blaster.otlp.status import Code
 from blaster.sink.inflate import TooLarge, Unknown, inflate
@@ -109,11 +108,6 @@ def message_of(request: Request, limit: int) -> bytes:
     except ValueError as reason:
         raise Refused(error(400, Code.INVALID_ARGUMENT, str(reason), kind)) from None
     return data
-
-
-def protobuf_of(request: Request, data: bytes) -> bytes:
-    """The message in protobuf. Raises ValueError when it is JSON and no such message."""
-    return to_protobuf(data) if request.content_type == JSON else data
 
 
 def too_large(content_type: str = PROTOBUF, *, close: bool = False) -> Answer:

@@ -50,9 +50,10 @@ class Receiver(Faulty, Protocol):
     def take(self) -> tuple[bytes, int]:
         """Takes the spans that were kept; see sink.kept."""
 
-    def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
-        """Scans a message that came another way: its spans, or -1 when it is malformed, and how
-        many were rejected: a share (of 2**32), rounded as ``random`` (below 2**32) has it."""
+    def scan(self, data: bytes, json: bool, share: int, random: int) -> tuple[int, int]:
+        """Scans a message that came another way, in protobuf or in ``json``: its spans, or
+        -1 when it is malformed, and how many were rejected: a share (of 2**32), rounded as
+        ``random`` (below 2**32) has it."""
 
     def counts(self) -> SinkCounts:
         """What was counted so far."""

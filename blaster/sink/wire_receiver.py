@@ -73,10 +73,10 @@ class WireReceiver:
         if not self._thread.is_alive():
             self._receiver.close()
 
-    def scan(self, data: bytes, share: int = 0, random: int = 0) -> tuple[int, int]:
+    def scan(self, data: bytes, json: bool, share: int, random: int) -> tuple[int, int]:
         """Scans a message that came another way: (spans, rejected); see Receiver in server."""
         assert self._receiver is not None, "start() comes first"
-        return self._receiver.scan(data, share, random)
+        return self._receiver.scan(data, json, share, random)
 
     def set_faults(self, faults: Sequence[Fault], seed: int) -> None:
         """Replace the faults; their time begins with the next request."""

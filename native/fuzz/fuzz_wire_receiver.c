@@ -2,7 +2,7 @@
  *
  * sources: receiver_conn.c receiver_input.c receiver_frames.c receiver_messages.c
  * sources: receiver_streams.c receiver_output.c receiver_head.c receiver_pool.c
- * sources: h2_frame.c receiver_gunzip.c unzstd.c scan.c idset.c
+ * sources: h2_frame.c receiver_gunzip.c unzstd.c scan.c json_scan.c idset.c
  * libs: libnghttp2 zlib libzstd
  * seeds: seeds_wire_receiver.py
  *
@@ -75,7 +75,7 @@ struct session {
 
 static struct grpc_answer deliver(void *context, const uint8_t *message, size_t length) {
     struct session *session = context;
-    int64_t spans = scanner_request(session->scanner, message, length);
+    int64_t spans = scanner_request(session->scanner, SCAN_PROTOBUF, message, length);
     if (spans < 0)
         return (struct grpc_answer){GRPC_INVALID_ARGUMENT, "100 % wrong\n", 0, NULL, 0};
     if (session->options & LATER)

@@ -37,6 +37,7 @@ BATCH = 1000
 good = bytes.fromhex("0a0612041202") + b"\x32\x00"
 large = good * 4000
 bad = good + b"\x0a"
+large_json = b'{"resourceSpans":[{"scopeSpans":[{"spans":[%s{}]}]}]}' % (b"{}," * 4000)
 scanner = Scanner()
 template = Template((((0x0A, b"\x10"),),), ((bytes(8), ((0, 8, 0, 0),), (8,), 0),))
 column = np.zeros(BATCH, np.int64)
@@ -121,9 +122,15 @@ NATIVE: dict[str, Calls] = {
         lambda: scanner.request(bad),
         refused(lambda: scanner.request(memoryview(large)[::2]), BufferError),
     ],
+    "Scanner.request_json": [
+        lambda: scanner.request_json(large_json),
+        lambda: scanner.request_json(bad),
+        refused(lambda: scanner.request_json("{}"), TypeError),  # type: ignore[arg-type]
+    ],
     "Scanner.partly": [
-        lambda: scanner.partly(large, 1 << 31, 5),
-        lambda: scanner.partly(bad, 1 << 31, 5),
+        lambda: scanner.partly(large, False, 1 << 31, 5),
+        lambda: scanner.partly(bad, False, 1 << 31, 5),
+        lambda: scanner.partly(large_json, True, 1 << 31, 5),
         refused(lambda: scanner.partly(large), TypeError),  # type: ignore[call-arg]
     ],
     "Scanner.counts": [scanner.counts],
@@ -194,9 +201,10 @@ def _wire_cases() -> dict[str, Calls]:
         "Receiver.watch": [lambda: receiver.watch(7)],
         "Receiver.take": [receiver.take],
         "Receiver.scan": [
-            lambda: receiver.scan(large, 1 << 31, 5),
-            lambda: receiver.scan(bad, 0, 5),
-            refused(lambda: receiver.scan(good, 1 << 33, 5), ValueError),
+            lambda: receiver.scan(large, False, 1 << 31, 5),
+            lambda: receiver.scan(large_json, True, 0, 5),
+            lambda: receiver.scan(bad, False, 0, 5),
+            refused(lambda: receiver.scan(good, False, 1 << 33, 5), ValueError),
         ],
         "Receiver.fault": [
             lambda: receiver.fault(1, rows),

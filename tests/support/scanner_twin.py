@@ -1,13 +1,15 @@
-"""The Python twin of native/scan.c: the oracle that the tests hold the scanner to."""
+"""The Python twin of native/scan.c and json_scan.c: the oracle that the tests hold them to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from blaster.otlp.rules import violations_of
+from tests.support import otlp_json
 
 if TYPE_CHECKING:
     from blaster._native import ScanCounts
@@ -32,10 +34,17 @@ class ScannerTwin:
 
     def request(self, data: bytes) -> int:
         """Scan one ExportTraceServiceRequest; return its number of spans, or -1 when malformed."""
+        return self._scan(data, ExportTraceServiceRequest.FromString)
+
+    def request_json(self, data: bytes) -> int:
+        """As request, for the message in OTLP/JSON."""
+        return self._scan(data, otlp_json.decode)
+
+    def _scan(self, data: bytes, decode: Callable[[bytes], ExportTraceServiceRequest]) -> int:
         counts = self._counts
         try:
-            request = ExportTraceServiceRequest.FromString(data)
-        except DecodeError:
+            request = decode(data)
+        except (DecodeError, ValueError):
             counts["malformed"] += 1
             return -1
         spans = [
