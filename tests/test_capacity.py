@@ -117,9 +117,12 @@ def test_a_hiccup_is_no_ceiling(rate: float, hiccups: set[float], limit: str) ->
 
 
 def test_the_highest_rate_asked_for() -> None:
-    """When the highest rate asked for comes through, it is reported, and nobody was the limit."""
+    """When the highest rate asked for comes through, the target takes at least that much."""
     found = search_ceiling(dataclasses.replace(GOALS, max_rate=3_000), FAST, target(5_000))
-    assert (found.ndr, found.limited_by) == (3_000, "nobody")
+    assert (found.ndr, found.ndr_at_least, found.limited_by) == (3_000, 3_000, "nobody")
+    shown = dict(rows(found))
+    assert shown["No-drop rate"] == "at least 3,000 spans/s"
+    assert shown["Partial-drop rate (0.10%)"] == "at least 3,000 spans/s"
 
 
 @pytest.mark.parametrize("batch", [None, 10])
@@ -161,6 +164,7 @@ def test_a_rate_that_lost_spans_is_no_no_drop_rate() -> None:
         dataclasses.replace(GOALS, max_rate=3_000, loss_ratio=0.01), FAST, drops
     )
     assert (highest.ndr, highest.ndr_below, highest.pdr) == (0, 1_000, 3_000)
+    assert highest.ndr_at_least is None
 
 
 def test_the_laws_undetermined_parameters_are_left_out() -> None:

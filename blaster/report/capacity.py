@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from blaster.verdict.capacity import Capacity
+from blaster.verdict.limit import NOBODY
 from blaster.verdict.trial import Trial
 from blaster.verdict.usl import Usl
 
@@ -23,7 +24,7 @@ def trial_line(trial: Trial) -> str:
     p99 = "–" if trial.p99_ms is None else f"{trial.p99_ms:,.1f} ms"
     broken = f", broken: {', '.join(trial.broken)}" if trial.broken else ""
     who = f"  {trial.limited_by}: {trial.reason}" if trial.loss_ratio else ""
-    load = f"{trial.phase:<10} {trial.load_spans_per_s:>12,.0f} spans/s"
+    load = f"{trial.phase:<10} {_number(trial.load_spans_per_s):>12} spans/s"
     return f"{load}  {loss}  p99 {p99}{broken}{who}"
 
 
@@ -40,7 +41,7 @@ def rows(found: Capacity) -> list[tuple[str, str]]:
     """The findings, as names and values."""
     result = [
         ("No-drop rate", no_drop_rate(found)),
-        (f"Partial-drop rate ({found.loss_ratio:.2%})", _rate(found.pdr)),
+        (f"Partial-drop rate ({found.loss_ratio:.2%})", _partial_drop_rate(found)),
     ]
     if found.within_thresholds is not None:
         result.append(("Within the thresholds", _rate(found.within_thresholds)))
@@ -70,11 +71,16 @@ def rows(found: Capacity) -> list[tuple[str, str]]:
 
 def no_drop_rate(found: Capacity) -> str:
     """The no-drop rate, or the bound that is known of it."""
-    if found.ndr is None and found.ndr_at_least:
+    if found.ndr_at_least:
         return f"at least {_rate(found.ndr_at_least)}"
     if not found.ndr and found.ndr_below is not None:
         return f"below {_rate(found.ndr_below)}"
     return _rate(found.ndr)
+
+
+def _partial_drop_rate(found: Capacity) -> str:
+    reached_most = found.limited_by == NOBODY and found.pdr
+    return f"at least {_rate(found.pdr)}" if reached_most else _rate(found.pdr)
 
 
 def law(usl: Usl) -> list[tuple[str, str]]:
@@ -127,4 +133,9 @@ def plot(trials: Sequence[Trial]) -> str:
 
 
 def _rate(rate: float | None) -> str:
-    return "unknown" if rate is None else f"{rate:,.0f} spans/s"
+    return "unknown" if rate is None else f"{_number(rate)} spans/s"
+
+
+def _number(rate: float) -> str:
+    """Whole but for slow targets, whose trials are less than one apart."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.3g}"

@@ -67,8 +67,9 @@ class Overload(msgspec.Struct, frozen=True):
 
 class Capacity(msgspec.Struct, kw_only=True):
     """The findings. ``ndr``, ``pdr``: the no-drop and the partial-drop rate, in spans per second;
-    None if the generator, not the target, was the limit: then ``ndr_at_least`` is the highest rate
-    without a loss. ``ndr`` is 0 if every rate lost spans: ``ndr_below`` is the lowest of them.
+    None if the generator, not the target, was the limit. ``ndr_at_least``: then, and if the highest
+    rate asked for came through, the highest rate without a loss. ``ndr`` is 0 if every rate lost
+    spans: ``ndr_below`` is the lowest of them.
     ``within_thresholds``: the highest rate at which nothing was dropped and the user's thresholds
     held; None without thresholds."""
 

@@ -275,6 +275,8 @@ def _report_unlimited(found: Capacity, goals: Goals) -> None:
         found.ndr, found.pdr = _lossless(found.trials, highest), highest
         if not found.ndr:
             found.ndr_below = _lowest_lossy(found.trials)
+        elif found.ndr == highest:
+            found.ndr_at_least = highest
         found.limited_by = NOBODY
         found.reason = f"the highest rate asked for, {highest:,.0f} spans/s, came through"
         return
