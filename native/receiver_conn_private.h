@@ -25,6 +25,7 @@ enum {
     ANSWER_HEAD = 160,     /* bytes of an answer's message that are not filling */
     BLOCK_MAX = 1 << 16,   /* bytes of one header block */
     BUCKETS = 128,
+    RESETS_KNOWN = 16, /* of the peer, the latest: a power of 2 */
 };
 
 #ifdef BLASTER_ZSTD
@@ -100,8 +101,10 @@ struct conn {
     size_t owed;          /* bytes to come of all messages that are being put together */
     bool leaving;         /* no call is taken any more; once all are answered, that was it */
     bool aborted;
-    int64_t windows_shut_until; /* our windows are shut; 0: they are not */
-    bool ended_early;           /* a stream was ended before the peer had ended it */
+    int64_t windows_shut_until;    /* our windows are shut; 0: they are not */
+    bool ended_early;              /* a stream was ended before the peer had ended it */
+    uint32_t resets[RESETS_KNOWN]; /* streams that the peer reset; 0: none yet */
+    uint32_t next_reset;
 
     int64_t receive_window; /* what the peer may still send, of the connection's window */
     int64_t send_window;
@@ -161,6 +164,10 @@ void stream_close(struct conn *conn, struct stream *stream);
 /* Puts a good answer off until its time, and takes it off that list again. */
 void stream_defer_answer(struct conn *conn, struct stream *stream, int64_t at);
 void stream_cancel_deferred(struct conn_shared *shared, struct stream *stream);
+
+/* May DATA or HEADERS of a stream that is closed have been on their way when we closed it? Not when
+ * the peer had closed it itself: RFC 9113, 5.1. */
+bool stream_may_be_late(const struct conn *conn, uint32_t id);
 
 /* Ends the connection for what the peer did: RFC 9113, 5.4.1. */
 void connection_error(struct conn *conn, uint32_t code);

@@ -67,7 +67,7 @@ static void take_block(struct conn *conn, uint32_t id, bool ends, const uint8_t 
     struct stream *stream = stream_find(conn, id);
     if (stream == NULL) {
         /* A stream that we ended may have had its trailers on their way. RFC 9113, 5.1 */
-        if (!conn->ended_early)
+        if (!stream_may_be_late(conn, id))
             connection_error(conn, NGHTTP2_STREAM_CLOSED);
         else
             count_abuse(conn);
@@ -178,8 +178,11 @@ static void take_window_update(struct conn *conn, const uint8_t *data) {
     count_abuse(conn);
     if (conn->phase == ENDED)
         return;
-    if (conn->frame_stream != 0 && (stream = stream_find(conn, conn->frame_stream)) == NULL)
+    if (conn->frame_stream != 0 && (stream = stream_find(conn, conn->frame_stream)) == NULL) {
+        if (increment == 0)
+            output_reset(conn, conn->frame_stream, NGHTTP2_PROTOCOL_ERROR);
         return; /* it may have been on its way when the stream ended */
+    }
     int64_t *window = stream != NULL ? &stream->window : &conn->send_window;
     *window += increment;
     if (increment > 0 && *window <= H2_WINDOW_MAX) {
@@ -201,6 +204,7 @@ static void take_reset(struct conn *conn) {
     struct stream *stream = stream_find(conn, conn->frame_stream);
     if (stream != NULL)
         stream_close(conn, stream);
+    conn->resets[conn->next_reset++ % RESETS_KNOWN] = conn->frame_stream;
     count_abuse(conn);
 }
 

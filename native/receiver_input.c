@@ -45,7 +45,7 @@ static void begin_data(struct conn *conn) {
         conn->receive_window = H2_WINDOW_MAX;
     }
     struct stream *stream = stream_find(conn, id);
-    if (stream == NULL && !conn->ended_early) {
+    if (stream == NULL && !stream_may_be_late(conn, id)) {
         connection_error(conn, NGHTTP2_STREAM_CLOSED);
         return;
     }
@@ -99,7 +99,9 @@ static uint32_t check_frame(const struct conn *conn, const struct h2_frame *fram
     case NGHTTP2_WINDOW_UPDATE:
     case NGHTTP2_RST_STREAM:
         /* A stream that was never opened can't be given anything, nor ended: RFC 9113, 5.1 */
-        return frame->stream <= conn->last_stream ? NGHTTP2_NO_ERROR : NGHTTP2_PROTOCOL_ERROR;
+        return frame->stream == 0 || (frame->stream % 2 == 1 && frame->stream <= conn->last_stream)
+                   ? NGHTTP2_NO_ERROR
+                   : NGHTTP2_PROTOCOL_ERROR;
     case NGHTTP2_PUSH_PROMISE:
         return NGHTTP2_PROTOCOL_ERROR; /* RFC 9113, 8.4: a client can't push */
     case NGHTTP2_HEADERS:

@@ -104,6 +104,16 @@ void stream_close(struct conn *conn, struct stream *stream) {
         conn->phase = ENDED;
 }
 
+bool stream_may_be_late(const struct conn *conn, uint32_t id) {
+    if (!conn->ended_early)
+        return false;
+    for (size_t i = 0; i < RESETS_KNOWN; i++) {
+        if (conn->resets[i] == id)
+            return false;
+    }
+    return true;
+}
+
 void connection_error(struct conn *conn, uint32_t code) {
     if (conn->phase == ENDED)
         return;
@@ -119,7 +129,7 @@ void count_abuse(struct conn *conn) {
 
 void stream_error(struct conn *conn, struct stream *stream, uint32_t code) {
     output_reset(conn, stream->id, code);
-    conn->ended_early = true;
+    conn->ended_early |= !stream->ended;
     stream_close(conn, stream);
     count_abuse(conn);
 }

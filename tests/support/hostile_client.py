@@ -157,6 +157,11 @@ def malformed(name: str, head: bytes) -> Row:
     return Row(f"malformed: {name}", call(1, GOOD, head=head), resets={1: PROTOCOL})
 
 
+def _length(more: int) -> tuple[str, str]:
+    """The content-length of GOOD, and so much more."""
+    return "content-length", str(len(GOOD) + more)
+
+
 _ZIP = ("grpc-encoding", "gzip")
 _BIG = gzip.compress(bytes(MAX_MESSAGE + 1))
 _ZSTD = ("grpc-encoding", "zstd")
@@ -396,6 +401,137 @@ ROWS: list[Row] = [
         heads(1) + frame(WINDOW, 0, 1, bytes(4)),
         resets={1: PROTOCOL},
     ),
+    # RFC 9113, 8.1.1: content-length is the sum of all DATA
+    Row("content-length too small", call(1, GOOD, _length(-1)), resets={1: PROTOCOL}),
+    Row("content-length too large", call(1, GOOD, _length(1)), resets={1: PROTOCOL}),
+    Row(
+        "content-length in frames of one byte",
+        call(1, GOOD, _length(1), cut=1) + call(3, GOOD, _length(0), cut=1),
+        statuses={3: OK},
+        resets={1: PROTOCOL},
+        spans=1,
+    ),
+    Row(
+        "content-length and trailers",
+        call(1, GOOD, _length(1), end=False)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 1, literal("a", "b")),
+        resets={1: PROTOCOL},
+    ),
+    Row(
+        "content-length without data",
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, block(_length(0))),
+        resets={1: PROTOCOL},
+    ),
+    Row(
+        "content-length without the padding",
+        frame(HEADERS, END_HEADERS, 1, block(_length(0)))
+        + frame(DATA, PADDED | END_STREAM, 1, b"\4" + GOOD + bytes(4)),
+        statuses={1: OK},
+        spans=1,
+    ),
+    malformed("two content-lengths", block(_length(0), _length(0))),
+    # RFC 9113, 8.1 and 8.3: trailers end the call and hold no pseudo-header
+    Row(
+        "a second request without an end",
+        call(1, GOOD, end=False) + heads(1),
+        resets={1: PROTOCOL},
+    ),
+    Row(
+        "a pseudo-header behind a trailer",
+        call(1, GOOD, end=False)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 1, literal("a", "b") + HTTP),
+        resets={1: PROTOCOL},
+    ),
+    Row(
+        "a pseudo-header of answers in trailers",
+        call(1, GOOD, end=False)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 1, literal(":status", "200")),
+        resets={1: PROTOCOL},
+    ),
+    # RFC 9113, 6.9: an increment of nothing is an error, whatever has become of the stream
+    Row(
+        "a window update of nothing, the answer waiting",
+        frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
+        + call(1, GOOD)
+        + frame(WINDOW, 0, 1, bytes(4)),
+        resets={1: PROTOCOL},
+        spans=1,
+    ),
+    Row(
+        "a window update of nothing, within a call that is given up",
+        call(1, GOOD[:9], end=False) + frame(RST, 0, 1, bytes(4)) + frame(WINDOW, 0, 1, bytes(4)),
+        resets={1: PROTOCOL},
+    ),
+    Row(
+        "window updates behind the end",
+        call(1, GOOD) + frame(WINDOW, 0, 1, b"\0\0\0\1") + call(3, GOOD),
+        statuses={1: OK, 3: OK},
+        spans=2,
+    ),
+    # RFC 9113, 5.1: behind a reset of its own a client sends nothing but PRIORITY
+    broken(
+        "data behind a reset", heads(1) + frame(RST, 0, 1, bytes(4)) + frame(DATA, 0, 1), CLOSED
+    ),
+    broken("headers behind a reset", heads(1) + frame(RST, 0, 1, bytes(4)) + heads(1), CLOSED),
+    Row(
+        "priority and a second reset behind a reset",
+        heads(1) + frame(RST, 0, 1, bytes(4)) * 2 + frame(PRIORITY, 0, 1, bytes(5)) + call(3, GOOD),
+        statuses={3: OK},
+        spans=1,
+    ),
+    Row(
+        "data behind a reset, another call refused",
+        call(1, message(SPAN, 2), end=False)
+        + heads(3)
+        + frame(RST, 0, 3, bytes(4))
+        + frame(DATA, 0, 3),
+        statuses={1: INTERNAL},
+        goaway=CLOSED,
+    ),
+    Row(
+        "data behind a reset of what was refused",
+        call(1, message(SPAN, 2), end=False) + frame(RST, 0, 1, bytes(4)) + frame(DATA, 0, 1),
+        statuses={1: INTERNAL},
+        goaway=CLOSED,
+    ),
+    Row(
+        "headers behind a reset, another call refused",
+        call(1, message(SPAN, 2), end=False) + heads(3) + frame(RST, 0, 3, bytes(4)) + heads(3),
+        statuses={1: INTERNAL},
+        goaway=CLOSED,
+    ),
+    Row(
+        "data behind the end of a malformed call",
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, POST) + frame(DATA, 0, 1),
+        goaway=CLOSED,
+    ),
+    # RFC 9113, 5.1.2: what counts is what has not been answered
+    Row(
+        "more calls than streams, each answered at once",
+        b"".join(call(i, GOOD) for i in range(1, 6 * MAX_STREAMS, 2)),
+        statuses=dict.fromkeys(range(1, 6 * MAX_STREAMS, 2), OK),
+        spans=3 * MAX_STREAMS,
+    ),
+    Row(
+        "more calls than streams, refused at once",
+        heads(*range(1, 6 * MAX_STREAMS, 2), flags=END_HEADERS | END_STREAM),
+        statuses=dict.fromkeys(range(1, 6 * MAX_STREAMS, 2), UNIMPLEMENTED),
+    ),
+    Row(
+        "too many streams, whose answers wait",
+        frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
+        + b"".join(call(i, GOOD) for i in range(1, 2 * MAX_STREAMS + 2, 2)),
+        resets={2 * MAX_STREAMS + 1: REFUSED},
+        spans=MAX_STREAMS,
+    ),
+    Row(
+        "as many streams as allowed, one given up and one more",
+        heads(*range(1, 2 * MAX_STREAMS, 2))
+        + frame(RST, 0, 1, bytes(4))
+        + call(2 * MAX_STREAMS + 1, GOOD),
+        statuses={2 * MAX_STREAMS + 1: OK},
+        spans=1,
+    ),
     # what ends the connection
     Row("HTTP/1", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", goaway="closed", raw=True),
     Row("garbage", bytes(range(200)), goaway=PROTOCOL, raw=True),
@@ -408,6 +544,8 @@ ROWS: list[Row] = [
     broken("data of a call not opened", frame(DATA, 0, 1, b"x"), PROTOCOL),
     broken("a reset of a call not opened", frame(RST, 0, 1, bytes(4)), PROTOCOL),
     broken("a window of a call not opened", frame(WINDOW, 0, 1, b"\0\0\0\1"), PROTOCOL),
+    broken("a reset of an even stream", heads(3) + frame(RST, 0, 2, bytes(4)), PROTOCOL),
+    broken("a window of an even stream", heads(3) + frame(WINDOW, 0, 2, b"\0\0\0\1"), PROTOCOL),
     broken("a reset on stream 0", frame(RST, 0, 0, bytes(4)), PROTOCOL),
     broken("a reset of three bytes", heads(1) + frame(RST, 0, 1, bytes(3)), SIZE),
     broken("settings on a stream", frame(SETTINGS, 0, 1), PROTOCOL),
