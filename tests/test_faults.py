@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from support import cli
 
+from blaster.engine.results import Results
+from blaster.report.markdown import to_markdown
 from blaster.transport.choice import wire_is_built
 
 TRANSPORTS = ["grpc", "http", *(["wire"] if wire_is_built() else [])]
@@ -195,6 +198,25 @@ def test_interrupted(tmp_path: Path, transport: str, rate: str, signum: int) -> 
     read = cli.results(run.out)
     assert read["interrupted"] and read["spans"]["unknown"] == 0
     assert read["sink"]["spans"] == read["spans"]["accepted"] > 0
+
+
+def test_no_report_of_an_interrupted_run_says_just_passed(tmp_path: Path) -> None:
+    """Console, Markdown, JUnit and HTML all say that the run was cut short, and when."""
+    paths = {name: tmp_path / f"r.{name}" for name in ("xml", "html")}
+    run = Run(
+        tmp_path / "r.json",
+        *("--embedded", "--rate", "500", "--duration", "60s", "--workers", "1"),
+        *("--junit", str(paths["xml"]), "--html", str(paths["html"])),
+    )
+    run.process.send_signal(signal.SIGINT)
+    console, _ = run.process.communicate(timeout=30)
+    read = cli.results(run.out)
+    passed = "Passed" if read["verdict"]["passed"] else "Failed"
+    when = f"interrupted after {read['duration_s']:.1f} s"
+    assert f"{passed.upper()} ({when})" in console
+    assert f"**{passed} ({when}).**" in to_markdown(msgspec.convert(read, Results))
+    assert f'<skipped message="expected all stages, actual {when}"' in paths["xml"].read_text()
+    assert f"{passed} ({when})" in paths["html"].read_text()
 
 
 def starting(command: str, *arguments: str) -> subprocess.Popen[str]:

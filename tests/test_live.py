@@ -117,7 +117,7 @@ def test_the_view_fits_and_follows_the_terminal(rows: int, columns: int) -> None
     whole(terminal)
     terminal.process.send("q")
     assert terminal.status() == 130
-    assert "limited by" in terminal.text()
+    assert "limited by" in terminal.text() and "(interrupted after" in terminal.text()
     assert b"\x1b[?1049h" in terminal.raw and b"\x1b[?1049l" in terminal.raw
     assert terminal.raw.rfind(b"\x1b[?25h") > terminal.raw.rfind(b"\x1b[?25l")
 

@@ -56,7 +56,9 @@ def summary(results: Results, console: Console) -> None:
         )
     console.print(table)
     verdict = results.verdict
-    word = "[green]PASSED[/]" if verdict.passed else "[red]FAILED[/]"
+    word, _, cut_short = rows.word(results).partition(" ")
+    colour = "green" if verdict.passed else "red"
+    word = f"[{colour}]{word.upper()}[/]" + (f" [yellow]{cut_short}[/]" if cut_short else "")
     console.print(f"{word}  limited by: {escape(f'{verdict.limited_by} ({verdict.reason})')}")
     for status, message in results.messages.items():
         console.print(f"  first {status}: {message}", markup=False)

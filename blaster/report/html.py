@@ -154,18 +154,13 @@ def _run(results: Results) -> dict[str, Any]:
         _Table("Configuration", rows.configuration(results)),
         _Table("Environment", _environment(results)),
     ]
-    word = "Not judged" if verdict is None else "Passed" if verdict.passed else "Failed"
-    if results.partial:
-        word += " (so far: the run was going on)"
-    elif results.interrupted:
-        word += " (interrupted)"
     return {
         "title": f"Load test {results.scenario}",
         "subtitle": f"{results.configuration.endpoint}, {results.started_at[:19]}Z",
         "file_name": "results.json",
         "verdict": {
             "mood": _MOODS.get(verdict.passed) if verdict else "unsure",
-            "word": word,
+            "word": rows.word(results),
             "limited_by": verdict.limited_by if verdict else "not known",
             "reason": verdict.reason if verdict else "",
         },

@@ -34,7 +34,7 @@ def to_markdown(results: Results) -> str:
             *_observed(results),
             "## Conclusion",
             "",
-            f"**{'Passed' if verdict.passed else 'Failed'}.** "
+            f"**{rows.word(results)}.** "
             f"Limited by: {verdict.limited_by} ({_escaped(verdict.reason)}).",
             "",
             *(

@@ -40,6 +40,17 @@ def configuration(results: Results) -> list[tuple[str, str]]:
     ]
 
 
+def word(results: Results) -> str:
+    """The verdict in a word, and whether the run was cut short."""
+    verdict = results.verdict
+    found = "Not judged" if verdict is None else "Passed" if verdict.passed else "Failed"
+    if results.partial:
+        return f"{found} (so far: the run was going on)"
+    if results.interrupted:
+        return f"{found} (interrupted after {results.duration_s:.1f} s)"
+    return found
+
+
 def outcome(results: Results) -> list[tuple[str, str]]:
     """The results of the run: names and values."""
     spans, rate, latency = results.spans, results.rate, results.latency_ms

@@ -14,12 +14,15 @@ from blaster.verdict.thresholds import NOT_MEASURED
 
 def judge(results: Results, scenario: Scenario) -> Verdict:
     """Judge a run by the scenario's criteria. A criterion that could not be measured neither fails
-    nor passes."""
+    nor passes, as does a run that was cut short."""
     checks = [_ledger(results), *_sink(results), *_verified(results)]
     checks += _criteria(results, scenario)
     checks += [thresholds.check(results, threshold) for threshold in scenario.thresholds]
     if results.aborted is not None:
         checks.append(Check("abort-on", "does not hold", results.aborted, False))
+    if results.interrupted:
+        actual = f"interrupted after {results.duration_s:.1f} s"
+        checks.append(Check("complete", "all stages", actual, None))
     if results.generator.lost_workers:
         lost = ", ".join(results.generator.lost_workers)
         checks.append(Check("workers", "all alive", lost, False))
