@@ -5,7 +5,8 @@ from blaster.streams import forgive
 
 
 def main() -> None:
-    """Run the command line. From the first moment on, SIGINT and SIGTERM end it in one line."""
+    """Run the command line. From the first moment on, SIGINT, SIGTERM and SIGHUP end it in one
+    line."""
     forgive()
     with StopSignals(hold=True) as signals:
         from blaster import cli

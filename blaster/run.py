@@ -20,7 +20,7 @@ from blaster.engine.sample import Sample
 from blaster.engine.sent import sent_of
 from blaster.engine.signals import Interrupted, StopSignals
 from blaster.engine.summary import results_of
-from blaster.errors import TargetUnreachable
+from blaster.errors import BlasterError, TargetUnreachable
 from blaster.job.job import Job
 from blaster.listener import Listener
 from blaster.measure.hdr import Latencies
@@ -28,6 +28,7 @@ from blaster.measure.sampler import Sampler, Watch
 from blaster.notes import notes_of
 from blaster.payload.capture.batch_capture import BatchCapture
 from blaster.progress import Intervals
+from blaster.sink.counts import SinkCounts
 from blaster.sink.process import EmbeddedSink
 from blaster.transport.capturing import capture_batches
 from blaster.transport.endpoint import Endpoint, resolve, resolve_betrace
@@ -83,11 +84,15 @@ def run(
             raise TargetUnreachable(job.otlp.hide(str(error))) from None
         except Interrupted:
             record = never_started(job.plan)
-        counts = None if sink is None or chaos.killed_sink else sink.settled_counts()
+        counts = lost_sink = None
+        if sink is not None and not chaos.killed_sink:
+            counts, lost_sink = _counts(sink)
     results = results_of(record, configuration, counts, asked, observed)
     results.faults = chaos.marks(record.ledger.lost_spans())
     results.hosts = record.hosts if isinstance(record, ClusterRun) else None
     results.verdict = judge(results, job.scenario)
+    if lost_sink is not None:
+        results.verdict.add(Check("embedded sink", "alive", lost_sink, False))
     if recording is not None and recording.failed:
         results.verdict.add(Check("recording", "whole", recording.summary(), False))
     results.notes += notes_of(results, job.captured, recording)
@@ -145,6 +150,14 @@ def _sink(job: Job) -> Iterator[EmbeddedSink | None]:
         return
     with EmbeddedSink(job.embedded) as sink:
         yield sink
+
+
+def _counts(sink: EmbeddedSink) -> tuple[SinkCounts | None, str | None]:
+    """The sink's counts, or why there are none: what was sent is worth telling without them."""
+    try:
+        return sink.settled_counts(), None
+    except BlasterError as error:
+        return None, f"{sink.ending() or error}; its counts are lost"
 
 
 def embedded_endpoint(sink: EmbeddedSink, transport: str) -> Endpoint:

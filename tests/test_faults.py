@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -161,9 +161,9 @@ def test_something_else_listens(handler: type[socketserver.BaseRequestHandler], 
 class Run:
     """A run that goes on, against the embedded sink or an endpoint."""
 
-    def __init__(self, out: Path, *arguments: str) -> None:
+    def __init__(self, out: Path, *arguments: str, before: Sequence[str] = ()) -> None:
         self.out = out
-        self.process = cli.start("run", *arguments, "--json", str(out))
+        self.process = cli.start("run", *arguments, "--json", str(out), before=before)
         assert self.process.stderr is not None
         # What will be sent is said at once, the first line of progress comes after a second.
         assert "bytes a span" in self.process.stderr.readline()
@@ -247,6 +247,40 @@ def has_said(process: subprocess.Popen[str], text: str) -> None:
     """Waits until ``text`` stands in a line on standard error."""
     assert process.stderr is not None
     assert any(text in line for line in process.stderr)
+
+
+@pytest.mark.parametrize(
+    ("sent_signal", "how"),
+    [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGSTOP, "does not say its counts")],
+)
+def test_the_embedded_sink_is_lost(tmp_path: Path, sent_signal: signal.Signals, how: str) -> None:
+    """The results are written without its counts, and the run has not passed."""
+    run = Run(
+        tmp_path / "r.json",
+        *("--embedded", "--rate", "500", "--duration", "4s", "--timeout", "1s"),
+    )
+    (sink,) = run.children("blaster.sink")
+    sink.send_signal(sent_signal)
+    assert run.end() == 1
+    read = cli.results(run.out)
+    cli.balance(read)
+    assert read["sink"] is None and 0 < read["spans"]["accepted"] < 2000
+    (check,) = [c for c in read["verdict"]["checks"] if c["name"] == "embedded sink"]
+    assert not check["passed"] and how in check["actual"]
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """SIGHUP to all of the process group ends the run as Ctrl-C does; nohup keeps it out."""
+    out, kept = tmp_path / "r.json", tmp_path / "kept.json"
+    arguments = ("--embedded", "--rate", "500", "--duration")
+    run = Run(out, *arguments, "60s", before=["setsid"])
+    os.killpg(run.process.pid, signal.SIGHUP)
+    assert run.end() == 130
+    read = cli.results(out)
+    assert read["interrupted"] and read["sink"]["spans"] == read["spans"]["accepted"] > 0
+    ignored = Run(kept, *arguments, "2s", before=["nohup"])
+    ignored.process.send_signal(signal.SIGHUP)
+    assert ignored.end() == 0 and not cli.results(kept)["interrupted"]
 
 
 @pytest.mark.parametrize(

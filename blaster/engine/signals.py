@@ -1,5 +1,5 @@
-"""SIGINT and SIGTERM: before a run they end blaster, during it they stop it, and after it they wait
-until the results are written."""
+"""SIGINT, SIGTERM and SIGHUP: before a run they end blaster, during it they stop it, and after it
+they wait until the results are written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class StopSignals:
     def __enter__(self) -> Self:
         self._before: dict[int, Any] = {
             number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP  # nohup's
         }
         return self
 

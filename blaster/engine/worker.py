@@ -244,7 +244,8 @@ class _Buffers:
 def fork(target: Callable[[], None]) -> int:
     """Forks a process that runs ``target`` and exits; returns its pid.
 
-    The child ignores SIGINT (the parent stops it) and, on Linux, is killed when the parent dies.
+    The child ignores SIGINT and SIGHUP (the parent stops it) and, on Linux, is killed when the
+    parent dies.
     """
     parent = os.getpid()
     sys.stdout.flush()
@@ -255,6 +256,7 @@ def fork(target: Callable[[], None]) -> int:
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with(parent)
         target()

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -71,6 +72,15 @@ class EmbeddedSink:
             why = said[-1] if said else f"exit status {self._process.returncode}"
             raise BlasterError(f"the embedded sink did not start: {why}")
         return line
+
+    def ending(self) -> str | None:
+        """How its process ended; None while it runs."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        if status < 0:
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"ended with status {status}"
 
     def counts(self, timeout_s: float = 5.0) -> SinkCounts:
         """What it counted so far; BlasterError when it does not say within ``timeout_s``."""

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,10 @@ def _command(arguments: tuple[str, ...], environ: dict[str, str], folder: str, *
     main()
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Starts ``blaster`` and leaves it running."""
+def start(*arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Starts ``blaster`` and leaves it running. ``before``: what starts it in its place."""
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*before, *COMMAND, *arguments],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
