@@ -90,6 +90,26 @@ def test_a_leak_is_found_in_a_day(leak_per_hour: float, leaking: bool) -> None:
     assert found.generator.leaking is False
 
 
+@pytest.mark.parametrize(
+    ("mb_per_hour", "noise_mb", "leaking"),
+    [(0.0, 0.1, False), (6.0, 0.1, False), (7.2, 1.0, None), (9.0, 0.1, True), (30.0, 0.5, True)],
+)
+def test_a_verdict_on_a_leak_agrees_with_its_interval(
+    mb_per_hour: float, noise_mb: float, leaking: bool | None
+) -> None:
+    """Over 20 minutes, with 2 % of 120 MB allowed: 7.2 MB an hour is where a leak begins."""
+    noise = np.random.default_rng(15).normal(0, noise_mb * MB, 1200)
+    series = [
+        point(t + 1.0, target_rss=int(120 * MB + mb_per_hour * MB * t / 3600 + noise[t]))
+        for t in range(1200)
+    ]
+    found = leaks(series, 0, watched=True).target
+    assert found is not None and found.trend is not None and found.leaking is leaking
+    ends = [end * 1199 > 0.02 * 120 * MB for end in (found.trend.low, found.trend.high)]
+    assert leaking is (ends[0] if ends[0] == ends[1] else None)
+    assert ("not sure" in found.reason) == (leaking is None)
+
+
 def test_a_start_that_fills_its_caches_is_no_leak() -> None:
     """Memory that grows for a tenth of the run and then stays is no leak once warm-up is over."""
     series = [point(t + 1.0, target_rss=int(100 * MB + min(t, 60) * MB)) for t in range(600)]

@@ -16,7 +16,7 @@ TOLERANCE = 0.1
 
 LEAK_GROWTH = 0.02
 LEAK_BYTES = 1 << 20
-"""Memory that grows surely, but by less than both of these, is not called a leak."""
+"""Memory that grows by less than the larger of these over the run is not called a leak."""
 
 LEAST_LEAK_S = 300.0
 """What grows for less than five minutes may be a cache that fills."""
@@ -42,7 +42,8 @@ class Steady(msgspec.Struct):
 class Leak(msgspec.Struct):
     """Whether memory grew all along: its trend, and the medians of the first and last third.
 
-    ``leaking`` is None where there are too few points to tell.
+    ``leaking``: whether the whole interval of the trend (95 %) is a growth that is a leak; None
+    where only a part of it is, or where there are too few points to tell.
     """
 
     leaking: bool | None
@@ -110,13 +111,20 @@ def leak(series: Sequence[Point], rss: Callable[[Point], float | None]) -> Leak:
         return Leak(None, wanted, trend, None, None)
     third = len(values) // 3
     first, last = float(np.median(values[:third])), float(np.median(values[-third:]))
-    grown = last - first > max(LEAK_BYTES, LEAK_GROWTH * first)
-    leaking = grown and trend.is_sure and trend.low > 0
+    seconds = series[-1].t - series[0].t
+    allowed = max(LEAK_BYTES, LEAK_GROWTH * first)
+    leaking: bool | None = None
+    if trend.low * seconds > allowed:
+        leaking = True
+    elif trend.high * seconds <= allowed:
+        leaking = False
     reason = (
         f"{trend.slope_per_s * 3600 / 1e6:+.2f} MB/h "
         f"({trend.low * 3600 / 1e6:+.2f} to {trend.high * 3600 / 1e6:+.2f} at 95 %), "
         f"{first / 1e6:.1f} MB in the first third, {last / 1e6:.1f} MB in the last"
     )
+    if leaking is None:
+        reason += f"; not sure: a growth of {allowed / 1e6:.1f} MB over the run is no leak"
     return Leak(leaking, reason, trend, first, last)
 
 
