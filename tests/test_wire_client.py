@@ -843,6 +843,48 @@ def test_nginx_ends_connections_in_good_order(
     receiver.close()
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plaintext", "TLS"])
+def test_haproxy_is_reloaded_with_requests_under_way(
+    haproxy_binary: Path, authority: Any, server: Any, encrypted: bool
+) -> None:
+    """A reload ends each connection with GOAWAY; nothing is lost, doubled or counted twice."""
+    receiver = _wire.Receiver()
+    stop = np.zeros(1, np.int64)
+    serving = threading.Thread(target=receiver.run, args=(stop,))
+    serving.start()
+    try:
+        with (
+            peers.haproxy(
+                haproxy_binary, grpc_upstream=receiver.port, tls=server if encrypted else None
+            ) as proxy,
+            running(
+                proxy.grpc_port,
+                timeout_s=30.0,
+                in_flight=32,
+                tls=Tls(authority.file) if encrypted else None,
+            ) as run,
+        ):
+            mix = Mix([flat.shape()], Fraction(1, 10))
+            for seed in range(4):
+                source = ColumnSource(seed, mix)
+                batches = source.batches(mix.template.compile())
+                counts = np.full(300, 10)
+                numbers = np.arange(0, 3000, 10)
+                spans = source.begin(batches, numbers, counts, np.full(300, SECOND))
+                chunk = Chunk(np.zeros(300, np.int64), spans, made=batches)
+                assert run.transport.send(chunk, soon(60.0)) == 300
+                proxy.reload()
+            run.transport.drain(soon(30.0))
+            run.check(1200)
+            assert run.statuses() == {"OK": 1200}
+    finally:
+        stop[0] = 1
+        serving.join()
+    accepted = receiver.counts()
+    assert (accepted["spans"], accepted["duplicates"]) == (12_000, 0)
+    receiver.close()
+
+
 def test_refuses_a_source_that_has_too_little() -> None:
     with hostile.peer(hostile.Wire.serve) as peer, running(peer.port) as run:
         chunk = run.made([5] * 3)
