@@ -12,17 +12,19 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import browser, cli
 
+from blaster.engine.results import Results
 from blaster.engine.series import Thinned
 from blaster.errors import UsageError
 from blaster.measure.heat import Column, heat_of, merge_columns, row_begin_us
 from blaster.measure.histogram import Histogram
-from blaster.report import html
+from blaster.report import html, rows
 from blaster.report.document import of, read
 
 RUN_CHARTS = {"rates", "latency", "percentiles", "heat", "cpu", "memory", "flight"}
@@ -56,6 +58,13 @@ def test_the_schema_is_one_and_takes_the_results(results: dict[str, Any]) -> Non
     validator.validate(results)
     assert not validator.is_valid({**results, "spans": None})
     assert all(kind["description"] for kind in shown["$defs"].values())
+
+
+def test_the_achieved_rate_is_what_was_accepted(results: dict[str, Any]) -> None:
+    """Of a target that took half, the summary does not claim all as achieved."""
+    found = msgspec.convert(results, Results)
+    found.rate.accepted_spans_per_s, found.rate.achieved_spans_per_s = 50.0, 100.0
+    assert dict(rows.outcome(found))["Achieved rate"] == "50.0 spans/s accepted, 100.0 sent"
 
 
 @pytest.fixture(scope="module")
