@@ -25,7 +25,7 @@ class Host(msgspec.Struct):
 
 
 class Configuration(msgspec.Struct):
-    """What was asked for, after all precedence was settled.
+    """The settings of the run, after all precedence was settled.
 
     ``spans_per_request``, ``spans_per_trace`` and ``bytes_per_span`` are the means that were
     expected. Where a trace is cut up into several requests, ``traces_per_request`` counts those
@@ -93,7 +93,7 @@ class Bytes(msgspec.Struct):
 
 
 class Compressed(msgspec.Struct):
-    """What compressing the messages on the workers cost, and what it saved."""
+    """The cost of compressing the messages on the workers, and the bytes saved."""
 
     encoding: str
     library: str | None
@@ -164,7 +164,7 @@ class AveragePeak(msgspec.Struct):
 
 
 class Target(msgspec.Struct):
-    """What the watched processes spent; CPU in percent of one core."""
+    """Use of CPU and memory by the watched processes; CPU in percent of one core."""
 
     processes: list[dict[str, Any]]
     cpu_percent: AveragePeak
@@ -178,7 +178,7 @@ class Peak(msgspec.Struct):
 
 
 class Generator(msgspec.Struct):
-    """What blaster itself spent: its workers and their parent.
+    """Use of CPU and memory by blaster itself: its workers and their parent.
 
     ``worker_cpu_percent`` and ``run_queue_percent``: of one core and of the whole run, the share of
     the time that a worker was on a CPU, and that it wanted one and had to wait; the peak is of the
@@ -205,7 +205,7 @@ class Generator(msgspec.Struct):
 
 
 class Sink(msgspec.Struct):
-    """What the embedded sink counted. ``sampling``: one ID in so many is checked for duplicates."""
+    """Counts of the embedded sink. ``sampling``: one ID in so many is checked for duplicates."""
 
     spans: int
     duplicates: int
@@ -239,8 +239,8 @@ class Verdict(msgspec.Struct):
 
 
 class WarmedUp(msgspec.Struct):
-    """What the figures leave out: the first ``duration_s``, and why. ``method``: none, fixed or
-    mser-5."""
+    """The warm-up that the figures leave out: the first ``duration_s``, and why. ``method``: none,
+    fixed or mser-5."""
 
     method: str
     duration_s: float
