@@ -245,6 +245,8 @@ def test_the_books_balance_under_each_fault(sink: FaultySink, transport: str, te
         assert books.failed > 0 and books.unknown == 0
         if fault.kind == Kind.STATUS:
             assert statuses == {fault_grammar.STATUSES[fault.low - 1]}
+    elif text.startswith("rst=REFUSED_STREAM"):  # sent again: it was not processed
+        assert books.accepted == books.sent > 0
     elif fault.kind not in (Kind.GOAWAY, Kind.CONTENT_TYPE, Kind.OVERSIZE):
         assert books.failed + books.unknown > 0
 
